@@ -1,0 +1,216 @@
+"""Results as frozen records: numpy arrays and plain values, with a manifest of what produced them.
+
+A record can be saved and loaded (`.npz` without pickles), printed as JSON, and drawn again without any model.
+"""
+
+import json
+import math
+import os
+import secrets
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from limber_interp.errors import InputError
+
+R = TypeVar("R", bound="Record")
+
+# The libraries that can change a number; a manifest names the version of each that is installed.
+LIBRARIES = ("torch", "transformers", "transformer_lens", "open_clip_torch", "timm", "numpy", "pillow")
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that can change a result, read without importing them."""
+    from limber_interp import __version__
+
+    versions = {"limber_interp": __version__}
+    for library in LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+class Record:
+    """Base of all results. A subclass is a frozen dataclass whose fields are numpy arrays (not of objects), plain JSON
+    values, other records, and tuples, lists and string-keyed dictionaries of these.
+    """
+
+    _classes: ClassVar[dict[str, type["Record"]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Record._classes[cls.__name__] = cls
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values alone: arrays as nested lists, numbers that are not finite as None (JSON has no name for them).
+
+        A record whose published JSON differs from its fields overrides this.
+        """
+        assert is_dataclass(self)
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """`as_dict()` as JSON text."""
+        return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record as `.npz`: its arrays, and all the rest as JSON under the key `record`. Atomic.
+
+        Raises:
+            InputError: the path cannot be written.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        text = json.dumps(_pack(self, arrays))
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # by handle: given a name, numpy would append another ending
+                np.savez_compressed(file, record=np.array(text), **arrays)
+
+        write_atomically(path, write)
+
+    @classmethod
+    def load(cls: type[R], path: str | Path) -> R:
+        """Read what `save` wrote. `Record.load` takes any kind of record, a subclass only its own.
+
+        Raises:
+            InputError: no such file, not a record, or a record of another kind.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            record = _unpack(json.loads(str(arrays.pop("record"))), arrays)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a record of limber_interp: {error!r}") from error
+        if not isinstance(record, cls):
+            raise InputError(f"{path}: holds a {type(record).__name__}, expected a {cls.__name__}")
+        return record
+
+
+@dataclass(frozen=True)
+class Manifest(Record):
+    """What produced a result.
+
+    Attributes:
+        config: the config, key by key.
+        hashes: sha256 of the `projection`, the `encoder` and the `lm`.
+        preprocessing: the encoder's description of what it does to an image.
+        images: image as given -> sha256 of its RGB pixels.
+        notes: what a reader of the numbers has to know, e.g. that a projection could not be verified.
+    """
+
+    config: Mapping[str, Any]
+    hashes: Mapping[str, str | None]
+    dtype: str
+    device: str
+    seed: int
+    preprocessing: Mapping[str, Any]
+    images: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.as_dict()
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """What JSON can hold exactly; everything else becomes `{"$kind": …}`, and arrays move into `arrays`."""
+    if isinstance(value, Record):
+        assert is_dataclass(value)
+        packed = {f.name: _pack(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"$record": type(value).__name__, "fields": packed}
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("a record holds arrays of numbers or strings, not of Python objects")
+        arrays[key := f"array_{len(arrays)}"] = value
+        return {"$array": key}
+    if isinstance(value, tuple):
+        return {"$tuple": [_pack(item, arrays) for item in value]}
+    if isinstance(value, Mapping):
+        return {"$dict": {key: _pack(item, arrays) for key, item in value.items()}}
+    if isinstance(value, list):
+        return [_pack(item, arrays) for item in value]
+    return value
+
+
+def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    match value:
+        case {"$record": name, "fields": packed}:
+            return Record._classes[name](**{key: _unpack(item, arrays) for key, item in packed.items()})
+        case {"$array": key}:
+            return arrays[key]
+        case {"$tuple": items}:
+            return tuple(_unpack(item, arrays) for item in items)
+        case {"$dict": items}:
+            return {key: _unpack(item, arrays) for key, item in items.items()}
+        case list():
+            return [_unpack(item, arrays) for item in value]
+    return value
+
+
+def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> None:
+    """Find out before any work whether `path` can be written at its end.
+
+    Raises:
+        InputError: its folder is missing or takes no files, it is no regular file, or its ending is none of `suffixes`.
+    """
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: cannot write a {path.suffix or 'nameless'} file; use {', '.join(suffixes)}")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise InputError(f"{path}: is {kind}; name a file to write")
+    trial = _beside(path)
+    try:
+        trial.touch()  # the only reliable question: permissions say nothing to root, on full disks, on read-only mounts
+        trial.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror} ({path.resolve().parent})") from error
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, sync it, and rename it: `path` is whole, or as it was before.
+
+    The temporary name keeps the ending, by which writers such as matplotlib choose the format.
+
+    Raises:
+        InputError: the path cannot be written. What `write` raises is passed on, with nothing left behind.
+    """
+    check_writable(path)
+    path = Path(path).resolve()  # through a link, so that the link stays one
+    temporary = _beside(path)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":  # the rename itself survives a crash only once the folder is synced
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _beside(path: Path) -> Path:
+    path = path.resolve()
+    return path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix}")
