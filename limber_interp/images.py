@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 from urllib import request
 from urllib.error import HTTPError
@@ -90,7 +91,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         if getattr(image, "is_animated", False):  # only formats with frames have it
             logger.info("%s: first of several frames", name)
         image = ImageOps.exif_transpose(image)
-        image = _eight_bits(image)
+        image = _eight_bits(image, name)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -101,7 +102,7 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise InputError(f"{name}: broken or truncated image: {error}") from error
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """Scale the one-channel modes that `convert` would clip at 255: I;16 and I (16 bits), F (floats)."""
     if not image.mode.startswith(("I", "F")):
         return image
@@ -109,7 +110,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
     if not (pixels.min() >= 0 and pixels.max() <= limit):  # so that NaN is refused too
         raise InputError(
-            f"{image.mode} image with values from {pixels.min():g} to {pixels.max():g}: scale them to [0, {limit:g}]"
+            f"{name}: {image.mode} image with values from {pixels.min():g} to {pixels.max():g}: scale them to [0, {limit:g}]"
         )
     return Image.fromarray(np.rint(pixels * (255 / limit)).astype(np.uint8))
 
@@ -153,7 +154,7 @@ def _download(url: str) -> bytes:
     except HTTPError as error:
         error.close()
         raise InputError(f"{url}: the server answered {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:  # URLError, time-outs and resets; malformed URLs and ports
+    except (OSError, HTTPException, ValueError) as error:  # URLError, time-outs, resets; malformed answers and URLs
         raise InputError(f"{url}: cannot be fetched: {error}") from error
     if expected is not None and expected.isdigit() and size < int(expected):
         raise InputError(f"{url}: the download broke off after {size} of {expected} bytes")

@@ -1,0 +1,219 @@
+"""What all commands share: their common options, exit statuses, and where results and messages go.
+
+A command is a typed dataclass of options and a function from it to a `Report`; `run` connects the two:
+
+    def main(args: Sequence[str] | None = None) -> int:
+        return run("caption", Options, caption, args)
+
+Exit status: 0 done, 1 the work failed, 2 the arguments or the inputs are wrong. Results go to standard output; progress,
+log and the one line that says what is wrong go to standard error. Nothing heavy may be imported by this file or by the
+head of a command's, so that `--help` and usage errors are instant.
+"""
+
+import contextlib
+import io
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO, TypeVar
+
+import tyro
+from rich.console import Console, RenderableType
+from rich.progress import track
+
+from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
+from limber_interp.errors import InputError
+from limber_interp.records import Record, check_writable, write_atomically
+from limber_interp.resources import example_image
+
+if TYPE_CHECKING:
+    from limber_interp.models.limber import Limber
+
+T = TypeVar("T")
+FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+
+
+def _arg(metavar: str) -> object:
+    return tyro.conf.arg(metavar=metavar)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """Which model, where it runs, and what to do with the result."""
+
+    config: Annotated[str, _arg("NAME|PATH")] = DEFAULT_CONFIG
+    """Name of a config in configs/, or a YAML file."""
+    lm: Annotated[str | None, _arg("FOLDER|HUB-ID")] = None
+    """Language model (GPT-J), instead of the config's."""
+    encoder_weights: Annotated[str | None, _arg("PATH")] = None
+    """Weights of the image encoder, instead of the config's."""
+    projection: Annotated[str | None, _arg("PATH")] = None
+    """The linear map, .safetensors or LIMBER's .ckpt, instead of the config's."""
+    device: Annotated[str, _arg("DEVICE")] = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the language model; auto: what suits the device."""
+    seed: Annotated[int | None, _arg("INT")] = None
+    """Of everything that is drawn, instead of the config's."""
+    json: Annotated[str | None, _arg("PATH|-")] = None
+    """Write the result as JSON; - for standard output, which then carries JSON alone."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def load_config(self) -> LimberConfig:
+        """The config with the options' overrides."""
+        return load_config(
+            self.config,
+            lm_name=self.lm,
+            encoder_weights=self.encoder_weights,
+            projection=self.projection,
+            seed=self.seed,
+        )
+
+    def load_model(self) -> "Limber":
+        """The model of these options. The first thing here that imports torch."""
+        from limber_interp.models.limber import load
+
+        return load(
+            self.config,
+            lm=self.lm,
+            encoder_weights=self.encoder_weights,
+            projection=self.projection,
+            device=self.device,
+            dtype=self.dtype,
+            seed=self.seed,
+        )
+
+    def check_outputs(self) -> None:
+        """Raise InputError if a path to write cannot be written, before any work."""
+        if self.json not in (None, "-"):
+            check_writable(self.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonOptions(ModelOptions):
+    """Options of the commands that look at images."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, _arg("[IMAGE ...]")] = ()
+    """Paths or URLs; none: the bundled scene."""
+    figure: Annotated[Path | None, _arg("PATH")] = None
+    """Draw the result; the ending chooses the format (.png, .pdf, .svg)."""
+
+    def sources(self) -> tuple[str, ...]:
+        """The images to look at: those given, or the bundled scene."""
+        return self.images or (str(example_image()),)
+
+    def check_outputs(self) -> None:
+        super().check_outputs()
+        if self.figure is not None:
+            check_writable(self.figure, FIGURE_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a command has to say: a record (its JSON), and what to show of it on a terminal.
+
+    `status` is the exit status; a command that finds out that something does not work (doctor) gives 1.
+    """
+
+    record: Record
+    shown: tuple[RenderableType, ...]
+    status: int = 0
+
+
+O = TypeVar("O", bound=ModelOptions)  # noqa: E741
+
+
+def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Sequence[str] | None = None) -> int:
+    """Parse `args` (None: the process's), do the work, write its report, and return the exit status."""
+    debug = "--debug" in (sys.argv if args is None else args)
+    results = sys.stdout
+    try:
+        # Libraries print to standard output; whatever is not the result belongs to standard error
+        with contextlib.redirect_stdout(sys.stderr), _log_to(sys.stderr):
+            options = _parse(name, options_type, args, results)
+            if options is None:
+                return 0
+            options.check_outputs()
+            report = work(options)
+        _write(report, options, results)
+        return report.status
+    except InputError as error:
+        status, line = 2, str(error)
+    except KeyboardInterrupt:
+        status, line = 130, "interrupted"
+    except Exception as error:
+        status, line = 1, " ".join(f"failed: {type(error).__name__}: {error} (--debug shows where)".split())
+    if debug:
+        traceback.print_exc()
+    print(f"{name}: {line}", file=sys.stderr)
+    return status
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Iterate with a progress bar on standard error, which disappears at its end."""
+    console = Console(stderr=True)
+    return iter(track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal))
+
+
+def printable(text: str) -> str:
+    """`text` on one line: control characters and line ends escaped, so that a token cannot drive the terminal."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _parse(name: str, options_type: type[O], args: Sequence[str] | None, results: TextIO) -> O | None:
+    """The options, or None where only help was asked for and given."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(results):
+            return tyro.cli(
+                options_type,
+                prog=f"python -m limber_interp.{name}",
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise InputError(f"{_one_line(complaint.getvalue())} (--help shows the options)") from None
+
+
+def _one_line(box: str) -> str:
+    """tyro complains in a framed box: what is wrong, a rule, what was perhaps meant, a rule, where help is."""
+    rows = [re.sub(r"^[│|]\s?|\s*[│|]$", "", row).strip() for row in box.splitlines()[1:]]
+    complaint, _, rest = "\n".join(rows).partition("────")
+    _, _, meant = rest.partition("Perhaps you meant")
+    flags = re.findall(r"^\s*(--[\w-]+)", meant, flags=re.MULTILINE)
+    return complaint.strip() + (f"; nearest: {', '.join(flags)}" if flags else "")
+
+
+def _write(report: Report, options: ModelOptions, results: TextIO) -> None:
+    text = report.record.to_json() + "\n"
+    if options.json == "-":
+        results.write(text)
+        return
+    # Cells are text, not rich's markup: a token may read "[/b]" or ":dog:". Off a terminal nothing is cut to its width
+    console = Console(file=results, markup=False, emoji=False, highlight=False, width=None if results.isatty() else 1000)
+    for item in report.shown:
+        console.print(item)
+    if options.json is not None:
+        write_atomically(options.json, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def _log_to(stream: TextIO) -> Iterator[None]:
+    """Show the package's log, and only its, while a command runs."""
+    logger, handler = logging.getLogger("limber_interp"), logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
