@@ -83,7 +83,7 @@ class Record:
             InputError: no such file, not a record, or a record of another kind.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             record = _unpack(json.loads(str(arrays.pop("record"))), arrays)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -1,0 +1,142 @@
+import logging
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from limber_interp.config import KEYS_WITHOUT_EFFECT, LimberConfig, config_names, load_config
+from limber_interp.errors import InputError
+from limber_interp.resources import configs_dir
+
+LIMBER = {
+    "beit_ft_linear",
+    "beit_linear",
+    "beit_random_linear",
+    "clip_linear",
+    "nfrn50_4096_linear",
+    "nfrn50_4096_random_linear",
+}
+EMBEDDED = {
+    "emoji_beit_ft_linear",
+    "emoji_beit_linear",
+    "emoji_beit_random_linear",
+    "emoji_clip_linear",
+    "emoji_nfrn_linear",
+    "emoji_nfrn_random_linear",
+}
+
+# The shape of LIMBER's published files: a flow mapping in YAML, with keys that its code never reads
+AS_PUBLISHED = """{
+    # image encoder settings
+    encoder_name: 'clip_resnet_large',
+    freeze_img_encoder: true,
+    batch_size: 256,
+    train_steps: 15000,
+    lr: 8.0e-4,
+    min_lr: 0.0,
+    lr_decay_iters: 300000, # a remark
+    image_enc_lr: 2.0e-6,
+    use_image_embed_layernorm: false,
+    image_embed_dropout_prob: 0.1,
+    image_size: 384,
+    image_seq_len: 144,
+    gradient_accumulation_steps: 8,
+    zero_stage: 2,
+    gradient_clipping: 1.0,
+    train_dataset_name: 'conceptual_captions',
+    train_dataset_dir: '/data/cc3m',
+    eval_dataset_name: 'coco',
+    eval_dataset_dir: '/data/coco',
+    encs_dir: 'encodings/',
+    save: "checkpoints/a",
+    load: "checkpoints/a",
+    eval_every: 100,
+}"""
+
+
+def test_the_shipped_configs_are_these_twelve():
+    assert set(config_names()) == LIMBER | EMBEDDED
+    assert len(list(configs_dir().iterdir())) == 12
+
+
+@pytest.mark.parametrize("name", sorted(LIMBER | EMBEDDED))
+def test_shipped_config(name: str):
+    config = load_config(name)
+    assert config.name == name
+    assert config.pretrained_img_encoder is ("random" not in name)
+    header = [line for line in (configs_dir() / f"{name}.yml").read_text().splitlines() if line.startswith("#")]
+    for word in ("Paper:", "Command:", "Time:", "Expected:"):
+        assert sum(word in line for line in header) == 1, word
+    if name in EMBEDDED:
+        assert config.projection == f"limber_weights/emoji/projections/{name}.safetensors"
+        assert config.lm_name == "limber_weights/emoji/lm"
+    elif name != "beit_random_linear":  # the one projection that was never published
+        assert config.projection == f"limber_weights/{name}/proj.ckpt"
+
+
+def test_the_embedded_configs_share_one_recipe():
+    """A comparison of encoders is one only if nothing else differs."""
+    encoder = {"name", "encoder_name", "encoder_weights", "pretrained_img_encoder", "image_seq_len", "projection"}
+    recipes = [load_config(name).model_dump(exclude=encoder) for name in sorted(EMBEDDED)]
+    assert all(recipe == recipes[0] for recipe in recipes)
+
+
+def test_a_published_file_loads_unchanged(tmp_path, caplog):
+    path = tmp_path / "clip_linear.yml"
+    path.write_text(AS_PUBLISHED)
+    with caplog.at_level(logging.INFO, logger="limber_interp"):
+        config = load_config(path)
+    ours = load_config("clip_linear")
+    training = {"train_dataset_dir", "eval_dataset_dir", "projection"}
+    assert config.model_dump(exclude=training) == ours.model_dump(exclude=training)
+    assert config.lr == 8e-4
+    (line,) = caplog.messages
+    ignored = "encs_dir, eval_dataset_name, eval_every, image_enc_lr, load, save, train_dataset_name"
+    assert line == f"config clip_linear: keys of LIMBER's that have no effect: {ignored}"
+
+
+def test_every_key_without_effect_is_accepted(tmp_path):
+    path = tmp_path / "all.yml"
+    path.write_text(yaml.safe_dump({"encoder_name": "beit", "image_size": 8, **dict.fromkeys(KEYS_WITHOUT_EFFECT)}))
+    assert load_config(path).name == "all"
+    assert not KEYS_WITHOUT_EFFECT & LimberConfig.model_fields.keys()
+
+
+def test_overrides_replace_and_none_leaves():
+    config = load_config("emoji_clip_linear", seed=7, lm_name="/models/other", projection=None)
+    assert (config.seed, config.lm_name) == (7, "/models/other")
+    assert config.projection == load_config("emoji_clip_linear").projection
+
+
+def test_a_config_is_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        load_config("clip_linear").lr = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encoder_nam: beit", "unknown key 'encoder_nam'; nearest: encoder_name"),
+        ("encoder_name: beit", "image_size: Field required"),
+        ("encoder_name: beit\nimage_size: 0", "image_size: Input should be greater than 0, found 0"),
+        ("encoder_name: beit\nimage_size: 8\nlr: .nan", "lr: Input should be .*, found nan"),
+        ("encoder_name: beit\nimage_size: 8\nzero_stage: 3", "zero_stage: Input should be less than or equal to 2"),
+        ("encoder_name: beit\nimage_size: 8\nfreeze_lm: false", "freeze_lm: Input should be True, found False"),
+        ("encoder_name: beit\nimage_size: 8\nadapter_config: {mlp: {}}", "adapter_config: .* at most 0 items"),
+        ("- a\n- b", "expected `key: value` lines, found list"),
+        ("", "expected `key: value` lines, found NoneType"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path, text: str, message: str):
+    path = tmp_path / "bad.yml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_config_names_the_nearest():
+    with pytest.raises(InputError, match="unknown config 'clip_liner'.*nearest: clip_linear, emoji_clip_linear"):
+        load_config("clip_liner")
