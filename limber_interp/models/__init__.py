@@ -1,0 +1,1 @@
+"""Image encoders, the projection, the language model, and Limber, which composes them."""

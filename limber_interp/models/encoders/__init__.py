@@ -1,0 +1,47 @@
+"""The frozen image encoders: one class per family, which owns all that is known about it."""
+
+import torch
+
+from limber_interp.config import LimberConfig
+from limber_interp.errors import InputError, nearest
+from limber_interp.models.encoders.base import Encoder
+from limber_interp.models.encoders.beit import Beit
+from limber_interp.models.encoders.clip_resnet import ClipResNet
+from limber_interp.models.encoders.nf_resnet import NFResNet
+from limber_interp.resources import resolve
+
+__all__ = ["Beit", "ClipResNet", "Encoder", "NFResNet", "encoder_names", "load_encoder"]
+
+FAMILIES: tuple[type[Encoder], ...] = (ClipResNet, NFResNet, Beit)
+
+
+def encoder_names() -> list[str]:
+    """All that a config's `encoder_name` may say."""
+    return sorted(name for family in FAMILIES for name in family.NAMES)
+
+
+def load_encoder(
+    config: LimberConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> Encoder:
+    """Build the encoder that a config names.
+
+    Its weights come from `encoder_weights` (a file, or a folder that also describes the architecture), or else from
+    where the library keeps them on the hub; with `pretrained_img_encoder: false` they are drawn from `seed`. The global
+    random state is left as it was.
+
+    Raises:
+        InputError: unknown name, missing or truncated weights, a tensor of the wrong shape, or an `image_size` other
+            than the architecture's.
+    """
+    families = [family for family in FAMILIES if config.encoder_name in family.NAMES]
+    if not families:
+        raise InputError(
+            f"unknown encoder {config.encoder_name!r}; nearest: {nearest(config.encoder_name, encoder_names())}"
+        )
+    weights = resolve(config.encoder_weights) if config.encoder_weights else None
+    if weights is not None and not weights.exists():
+        raise InputError(f"encoder weights {weights}: no such file or folder; put them there, or name others")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = families[0].load(config, weights)
+    return encoder.to(device, dtype)

@@ -1,0 +1,118 @@
+"""What all image encoders share: how an image becomes pixels, what is known about the output, and the hash."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from einops import rearrange
+from huggingface_hub.errors import HfHubHTTPError
+from jaxtyping import Float, UInt8
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchvision import transforms
+
+from limber_interp.config import LimberConfig
+from limber_interp.errors import InputError
+from limber_interp.weights import read_json, tensors_sha256
+
+T = TypeVar("T")
+
+
+class Encoder(nn.Module, ABC):
+    """A frozen image encoder, in eval mode from the moment it is built: one vector per position.
+
+    Attributes:
+        name: as in a config's `encoder_name`.
+        image_size: pixels on each side of what it is given.
+        d_encoder: width of each vector it gives.
+        grid: (rows, columns) of the patches that its positions stand for, in reading order; None if it pools them.
+        n_positions: number of vectors it gives.
+        preprocessing: what is done to an image. `preprocess` is built from it.
+        drawn: its weights were drawn at random, from the config's seed.
+    """
+
+    NAMES: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        config: LimberConfig,
+        tower: nn.Module,
+        image_size: int,
+        d_encoder: int,
+        grid: tuple[int, int] | None,
+        preprocessing: Mapping[str, Any],
+    ) -> None:
+        if config.image_size != image_size:
+            raise InputError(
+                f"encoder {config.encoder_name} takes images of {image_size} x {image_size} pixels; "
+                f"found image_size {config.image_size} in the config"
+            )
+        super().__init__()
+        self.name = config.encoder_name
+        self.tower = tower
+        self.image_size = image_size
+        self.d_encoder = d_encoder
+        self.grid = grid
+        self.n_positions = grid[0] * grid[1] if grid else 1
+        self.preprocessing = dict(preprocessing)
+        self.drawn = not config.pretrained_img_encoder
+        self._transform = _transform(self.preprocessing, image_size)
+        self.eval().requires_grad_(False)
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: LimberConfig, weights: Path | None) -> "Encoder":
+        """Build the encoder; `weights` is the file or folder that `encoder_weights` names, if it names one."""
+
+    @abstractmethod
+    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
+        """Encode preprocessed images."""
+
+    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
+        """What the encoder is given for an image: RGB, resized, cropped, scaled to [0, 1] and normalised."""
+        return self._transform(image.convert("RGB"))
+
+    def visible(self, pixels: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
+        """The part of the image that the encoder sees, as 8-bit RGB: `preprocess` without its normalisation."""
+        mean, std = (torch.tensor(self.preprocessing[key]).view(3, 1, 1) for key in ("mean", "std"))
+        rgb = 255 * (pixels.detach().cpu().float() * std + mean).clamp(0, 1)
+        return rearrange(rgb.round().to(torch.uint8), "c h w -> h w c").numpy()
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all its tensors; of drawn ones only the signs, because another machine may draw another last bit."""
+        state = self.tower.state_dict()
+        return tensors_sha256({name: tensor > 0 for name, tensor in state.items()} if self.drawn else state)
+
+
+def describe(name: str, folder: Path | None, file: str, keys: tuple[str, ...]) -> dict[str, Any]:
+    """The description of an architecture that lies beside its weights."""
+    if folder is None or not folder.is_dir():
+        raise InputError(f"encoder {name}: encoder_weights names no folder ({folder}); expected one that holds {file}")
+    described = read_json(folder / file)
+    if missing := [key for key in keys if key not in described]:
+        raise InputError(f"{folder / file}: key {missing[0]!r} is missing")
+    return described
+
+
+def from_hub(name: str, fetch: Callable[[], T]) -> T:
+    try:
+        return fetch()
+    except (OSError, RuntimeError, ValueError, HfHubHTTPError, SafetensorError) as error:
+        raise InputError(
+            f"encoder {name}: its weights cannot be had: {error}; download them where there is a network and name the "
+            "folder in encoder_weights (--encoder-weights)"
+        ) from error
+
+
+def _transform(preprocessing: Mapping[str, Any], size: int) -> transforms.Compose:
+    interpolation = transforms.InterpolationMode(preprocessing["interpolation"])
+    target = size if preprocessing["resize"] == "short side" else (size, size)
+    crop = [transforms.CenterCrop(size)] if preprocessing["crop"] else []
+    normalise = transforms.Normalize(preprocessing["mean"], preprocessing["std"])
+    return transforms.Compose([transforms.Resize(target, interpolation), *crop, transforms.ToTensor(), normalise])

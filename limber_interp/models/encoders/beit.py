@@ -1,0 +1,76 @@
+"""BEiTs: the two large ones that LIMBER uses, and small ones in folders of the Hugging Face kind."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import BeitConfig, BeitModel
+
+from limber_interp.config import LimberConfig
+from limber_interp.errors import InputError
+from limber_interp.models.encoders.base import Encoder, describe, from_hub
+from limber_interp.weights import read_json
+
+
+class Beit(Encoder):
+    """BEiT's last hidden state without the class token.
+
+    Bao et al., arXiv 2106.08254: trained to predict masked patches (`pt22k`), and from there on the categories of
+    ImageNet-22k (`ft22k`); neither saw any language.
+    """
+
+    # What the hub's config.json say, for random weights without a download
+    LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    ARCHITECTURES = {
+        "microsoft/beit-large-patch16-224-pt22k": {
+            **LARGE,
+            "use_shared_relative_position_bias": True,
+            "use_mask_token": True,
+        },
+        "microsoft/beit-large-patch16-224-pt22k-ft22k": {**LARGE, "use_relative_position_bias": True},
+    }
+    NAMES = (*ARCHITECTURES, "emoji_beit")
+
+    @classmethod
+    def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
+        name, processor = config.encoder_name, {}
+        if weights is not None or name not in cls.ARCHITECTURES:
+            architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
+            processor = read_json(weights / "preprocessor_config.json")
+        else:
+            architecture = BeitConfig(**cls.ARCHITECTURES[name])
+        if config.pretrained_img_encoder:
+            tower = from_hub(name, partial(_pretrained_beit, weights or name, architecture))
+        else:
+            tower = BeitModel(architecture, add_pooling_layer=False)
+        preprocessing = {
+            "resize": "both sides",
+            "interpolation": {2: "bilinear", 3: "bicubic"}[processor.get("resample", 2)],
+            "crop": None,
+            "mean": processor.get("image_mean", [0.5] * 3),
+            "std": processor.get("image_std", [0.5] * 3),
+        }
+        rows = architecture.image_size // architecture.patch_size
+        return cls(config, tower, architecture.image_size, architecture.hidden_size, (rows, rows), preprocessing)
+
+    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
+        return self.tower(pixels).last_hidden_state[:, 1:]
+
+
+def _pretrained_beit(source: str | Path, architecture: BeitConfig) -> BeitModel:
+    # Through transformers, which knows the names that older versions gave to the tensors
+    tower, info = BeitModel.from_pretrained(
+        source,
+        config=architecture,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+    )
+    for tensor, found, expected in info["mismatched_keys"]:
+        raise InputError(f"{source}: tensor {tensor!r}: found shape {tuple(found)}, expected {tuple(expected)}")
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(f"{source}: tensor {missing[0]!r} is missing")
+    return tower

@@ -1,0 +1,62 @@
+"""CLIP ResNets: RN50x16 (LIMBER's), RN50x4, and small ones described beside their weights."""
+
+from pathlib import Path
+
+import open_clip
+from einops import rearrange
+from jaxtyping import Float
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+
+from limber_interp.config import LimberConfig
+from limber_interp.models.encoders.base import Encoder, describe, from_hub
+from limber_interp.weights import load_tensors, read_tensors
+
+
+class ClipResNet(Encoder):
+    """CLIP's ModifiedResNet without its attention pooling: the last feature map, `b d h w -> b (h w) d`.
+
+    Radford et al., arXiv 2103.00020; its spatial features as MAGMA (arXiv 2112.05253) and LIMBER take them. It was
+    trained on images with captions, so what its vectors hold may have been named by language before.
+
+    Random weights keep the initial batch-norm statistics (mean 0, variance 1), under which activations grow from block
+    to block: estimate the statistics on some images before a random CLIP serves as a control.
+    """
+
+    ARCHITECTURES = {"clip_resnet_large": "RN50x16", "RN50x16": "RN50x16", "clip_resnet": "RN50x4", "RN50x4": "RN50x4"}
+    NAMES = (*ARCHITECTURES, "emoji_clip")
+
+    @classmethod
+    def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
+        name, normalise = config.encoder_name, {}
+        if name in cls.ARCHITECTURES:
+            model_cfg = open_clip.get_model_config(cls.ARCHITECTURES[name])
+        else:
+            described = describe(name, weights, "open_clip_config.json", ("model_cfg",))
+            model_cfg, normalise = described["model_cfg"], described.get("preprocess_cfg", {})
+        vision = model_cfg["vision_cfg"]
+        width = 32 * vision["width"]  # after four stages, each of which doubles it, and a bottleneck's expansion by 4
+        heads = width // vision.get("head_width", 64)
+        tower = ModifiedResNet(vision["layers"], model_cfg["embed_dim"], heads, vision["image_size"], vision["width"])
+        tower.attnpool = nn.Identity()
+        if config.pretrained_img_encoder:
+            file = weights or from_hub(name, lambda: _download(cls.ARCHITECTURES[name]))
+            stored = read_tensors(file)
+            visual = {key.removeprefix("visual."): stored[key] for key in stored if key.startswith("visual.")}
+            load_tensors(tower, {key: t for key, t in visual.items() if not key.startswith("attnpool.")}, file)
+        preprocessing = {
+            "resize": "short side",
+            "interpolation": "bicubic",
+            "crop": "center",
+            "mean": list(normalise.get("mean", open_clip.OPENAI_DATASET_MEAN)),
+            "std": list(normalise.get("std", open_clip.OPENAI_DATASET_STD)),
+        }
+        rows = vision["image_size"] // 32
+        return cls(config, tower, vision["image_size"], width, (rows, rows), preprocessing)
+
+    def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
+        return rearrange(self.tower(pixels), "b d h w -> b (h w) d")
+
+
+def _download(architecture: str) -> str:
+    return open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, "openai"))

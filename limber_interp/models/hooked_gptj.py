@@ -1,0 +1,229 @@
+"""GPT-J from a Hugging Face folder as a TransformerLens `HookedTransformer`, in the checkpoint's own coordinates.
+
+Nothing is folded, centred or copied: each tensor of the HookedTransformer is a reshaped or transposed view of the one
+in the memory-mapped file. So W_E, W_U and all norms mean what the checkpoint says, and loading takes no memory of its
+own where the model runs in the checkpoint's dtype on the CPU.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+import torch
+from einops import rearrange
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
+
+from limber_interp.errors import InputError
+from limber_interp.resources import resolve
+from limber_interp.weights import check_shapes, read_json, read_tensors, tensors_sha256, weight_files
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Buffers that older versions of transformers stored beside the weights: causal masks, no parameters
+STORED_MASKS = (".attn.bias", ".attn.masked_bias")
+
+
+def load_hooked_gptj(
+    folder_or_hub_id: str | Path,
+    dtype: str | torch.dtype = "auto",
+    device: str | torch.device = "auto",
+    revision: str | None = None,
+) -> HookedTransformer:
+    """Load a GPT-J, frozen and in eval mode, with its tokenizer (no beginning-of-text token, padding on the left).
+
+    Args:
+        folder_or_hub_id: a folder with config.json, tokenizer files and weights (safetensors or .bin, sharded or not),
+            or the id of such a repository on the Hugging Face hub, which is then downloaded.
+        dtype: "auto" takes the checkpoint's on a GPU; on a CPU float32 where that fits into the free memory, bfloat16
+            otherwise. The rotary tables are float32 always, and so LayerNorm and the softmax of the attention.
+        device: "auto" takes the GPU if there is one.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        InputError: not a GPT-J, files missing or truncated, a tensor of the wrong shape, no such hub id.
+    """
+    folder = locate_lm(folder_or_hub_id, revision)
+    config = _read_config(folder)
+    tokenizer = _load_tokenizer(folder)
+    stored = {name: t for name, t in read_tensors(folder).items() if not name.endswith(STORED_MASKS)}
+    check_shapes(stored, gptj_shapes(config), folder)
+    if len(tokenizer) > config.vocab_size:
+        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    dtype = _choose_dtype(dtype, device, stored)
+    cfg = _hooked_config(config, dtype, device)
+    with warnings.catch_warnings(), torch.device("meta"):
+        # TransformerLens 4 will not have it; 3.9 is pinned for it
+        warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+        lm = HookedTransformer(cfg, move_to_device=False)
+
+    # Taken out one by one, so that no more than one tensor exists in both dtypes
+    weights = {name: view.to(device, dtype) for name, view in hooked_views(stored, config)}
+    for name, parameter in lm.named_parameters():
+        if name not in weights:  # the biases of attention, which GPT-J does not have
+            weights[name] = torch.zeros(parameter.shape, dtype=dtype, device=device)
+    lm.load_state_dict(weights, strict=False, assign=True)
+    _set_buffers(lm, device)
+    assert not any(t.is_meta for t in (*lm.parameters(), *lm.buffers()))
+
+    # Assigned directly: set_tokenizer() would load a second one, with a beginning-of-text token
+    lm.tokenizer = tokenizer
+    lm.cfg.tokenizer_prepends_bos = False
+    return lm.eval().requires_grad_(False)
+
+
+def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a language model; a hub id is downloaded into the Hugging Face cache first.
+
+    Raises:
+        InputError: neither a folder nor something that the hub has.
+    """
+    folder = resolve(folder_or_hub_id)
+    if folder.is_dir():
+        return folder
+    name = str(folder_or_hub_id)
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~", "limber_weights/")):
+        raise InputError(f"language model {name!r}: no such folder; expected a Hugging Face GPT-J folder or a hub id")
+    try:
+        texts = ["*.json", "*.txt"]
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise InputError(
+            f"language model {name!r}: neither a folder here nor to be had from the hub: {error}"
+        ) from error
+    return folder
+
+
+def lm_sha256(folder: str | Path) -> str:
+    """sha256 over the weights in a folder, by tensor: independent of how they are sharded. Reads all of them once."""
+    files = weight_files(Path(folder))
+    return _sha256_of(Path(folder), tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache(maxsize=8)
+def _sha256_of(folder: Path, state: tuple) -> str:
+    return tensors_sha256({k: t for k, t in read_tensors(folder).items() if not k.endswith(STORED_MASKS)})
+
+
+def gptj_shapes(config: GPTJConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a GPTJForCausalLM checkpoint."""
+    d_model, d_mlp, d_vocab = config.n_embd, config.n_inner or 4 * config.n_embd, config.vocab_size
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (d_vocab, d_model)}
+    for layer in range(config.n_layer):
+        block = f"transformer.h.{layer}"
+        shapes |= {f"{block}.ln_1.weight": (d_model,), f"{block}.ln_1.bias": (d_model,)}
+        shapes |= {f"{block}.attn.{x}_proj.weight": (d_model, d_model) for x in ("q", "k", "v", "out")}
+        shapes |= {f"{block}.mlp.fc_in.weight": (d_mlp, d_model), f"{block}.mlp.fc_in.bias": (d_mlp,)}
+        shapes |= {f"{block}.mlp.fc_out.weight": (d_model, d_mlp), f"{block}.mlp.fc_out.bias": (d_model,)}
+    shapes |= {"transformer.ln_f.weight": (d_model,), "transformer.ln_f.bias": (d_model,)}
+    return shapes | {"lm_head.weight": (d_vocab, d_model), "lm_head.bias": (d_vocab,)}
+
+
+def hooked_views(stored: Mapping[str, Tensor], config: GPTJConfig) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a GPTJForCausalLM checkpoint under TransformerLens's names, each a view in its layout."""
+    heads = config.n_head
+    yield "embed.W_E", stored["transformer.wte.weight"]
+    for layer in range(config.n_layer):
+        hf, tl = f"transformer.h.{layer}", f"blocks.{layer}"
+        for norm in ("ln1", "ln2"):  # attention and MLP read through the same LayerNorm
+            yield f"{tl}.{norm}.w", stored[f"{hf}.ln_1.weight"]
+            yield f"{tl}.{norm}.b", stored[f"{hf}.ln_1.bias"]
+        for x in ("q", "k", "v"):
+            weight = stored[f"{hf}.attn.{x}_proj.weight"]
+            yield (
+                f"{tl}.attn.W_{x.upper()}",
+                rearrange(weight, "(head d_head) d_model -> head d_model d_head", head=heads),
+            )
+        out = stored[f"{hf}.attn.out_proj.weight"]
+        yield f"{tl}.attn.W_O", rearrange(out, "d_model (head d_head) -> head d_head d_model", head=heads)
+        for tl_name, hf_name in (("in", "fc_in"), ("out", "fc_out")):
+            yield f"{tl}.mlp.W_{tl_name}", stored[f"{hf}.mlp.{hf_name}.weight"].T
+            yield f"{tl}.mlp.b_{tl_name}", stored[f"{hf}.mlp.{hf_name}.bias"]
+    yield "ln_final.w", stored["transformer.ln_f.weight"]
+    yield "ln_final.b", stored["transformer.ln_f.bias"]
+    yield "unembed.W_U", stored["lm_head.weight"].T
+    yield "unembed.b_U", stored["lm_head.bias"]
+
+
+def _read_config(folder: Path) -> GPTJConfig:
+    values = read_json(folder / "config.json")
+    if (found := values.get("model_type")) != "gptj":
+        raise InputError(f"{folder}: not a GPT-J: config.json says model_type {found!r}, expected 'gptj'")
+    return GPTJConfig(**values)
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: the tokenizer cannot be read: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
+    tokenizer.pad_token = tokenizer.eos_token  # only ever masked
+    return tokenizer
+
+
+def _choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping[str, Tensor]) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+    found = stored["transformer.wte.weight"].dtype
+    if device.type != "cpu" or found == torch.float32:  # float32 on the CPU is mapped from the file, not copied
+        return found
+    needed = 4 * sum(tensor.numel() for tensor in stored.values())
+    free = psutil.virtual_memory().available
+    fits = needed < 0.8 * free
+    logger.info("language model: float32 needs %.1f GiB, %.1f GiB are free", needed / 2**30, free / 2**30)
+    return torch.float32 if fits else torch.bfloat16
+
+
+def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device) -> HookedTransformerConfig:
+    return HookedTransformerConfig(
+        model_name=config.model_type,
+        original_architecture="GPTJForCausalLM",
+        n_layers=config.n_layer,
+        d_model=config.n_embd,
+        n_heads=config.n_head,
+        d_head=config.n_embd // config.n_head,
+        d_mlp=config.n_inner or 4 * config.n_embd,
+        n_ctx=config.n_positions,
+        d_vocab=config.vocab_size,
+        act_fn=config.activation_function,
+        eps=config.layer_norm_epsilon,
+        normalization_type="LN",
+        parallel_attn_mlp=True,
+        positional_embedding_type="rotary",
+        rotary_dim=config.rotary_dim,
+        rotary_adjacent_pairs=True,
+        default_prepend_bos=False,
+        init_weights=False,
+        # LayerNorm rounds to this, whatever the parameters' dtype: it has to be the one that the model runs in
+        dtype=dtype,
+        device=str(device),
+    )
+
+
+def _set_buffers(lm: HookedTransformer, device: torch.device) -> None:
+    """Give the attention its buffers; the rotary tables in float32 (in half precision they cost accuracy) and whole."""
+    attention = lm.blocks[0].attn
+    sin, cos = attention.calculate_sin_cos_rotary(lm.cfg.rotary_dim, lm.cfg.n_ctx, base=lm.cfg.rotary_base)
+    sin, cos, ignore = sin.to(device), cos.to(device), torch.tensor(-torch.inf, device=device)
+    for block in lm.blocks:
+        block.attn.rotary_sin, block.attn.rotary_cos, block.attn.IGNORE = sin, cos, ignore
+        block.attn.mask = torch.empty((0, 0), dtype=torch.bool, device=device)

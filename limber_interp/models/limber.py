@@ -1,0 +1,299 @@
+"""Limber: image encoder, projection and language model, composed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+from transformer_lens import ActivationCache, HookedTransformer
+
+from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
+from limber_interp.errors import InputError
+from limber_interp.images import describe, image_hash, load_image
+from limber_interp.layout import Layout
+from limber_interp.models.encoders import Encoder, load_encoder
+from limber_interp.models.generation import generate
+from limber_interp.models.hooked_gptj import lm_sha256, load_hooked_gptj, locate_lm
+from limber_interp.models.projection import Projection, load_projection
+from limber_interp.models.vocabulary import Vocabulary, vocabulary
+from limber_interp.records import Manifest
+from limber_interp.resources import resolve
+
+ImageSource: TypeAlias = str | Path | bytes | Image.Image
+# In a prompt a plain string is text; an image is a Path, bytes, PIL, or a soft prompt (prompt_pos, d_model)
+PromptPart: TypeAlias = str | Path | bytes | Image.Image | Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Embeddings as the first block gets them, and what stands where. Shorter prompts are padded on the left.
+
+    Attributes:
+        residual: in the language model's dtype; zero where padded.
+        attention_mask: 1 where something stands, 0 where padded.
+    """
+
+    residual: Float[Tensor, "batch pos d_model"]
+    attention_mask: Int[Tensor, "batch pos"]
+    layouts: tuple[Layout, ...]
+
+
+class Limber:
+    """image → `encoder` → `projection` → soft prompt → `lm`, all frozen and in eval mode.
+
+    The encoder and the projection compute in float32, the language model in `dtype`.
+    """
+
+    def __init__(
+        self, config: LimberConfig, encoder: Encoder, projection: Projection, lm: HookedTransformer, lm_folder: Path
+    ) -> None:
+        """Compose parts that are already on one device.
+
+        Raises:
+            InputError: the projection's manifest says that it was trained with another encoder or language model.
+        """
+        self.config = config
+        self.encoder = encoder
+        self.projection = projection
+        self.lm = lm
+        self.lm_folder = lm_folder
+        self.vocabulary: Vocabulary = vocabulary(lm)
+        self.device: torch.device = lm.W_E.device
+        self.dtype: torch.dtype = lm.cfg.dtype
+        self._check_fit()
+
+    # From images to the residual stream
+
+    def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Float[Tensor, "batch 3 height width"]:
+        """Open images (paths, URLs, bytes, PIL) and turn them into what the encoder is given."""
+        if isinstance(images, ImageSource):
+            images = [images]
+        if not images:
+            raise InputError("no image given")
+        return torch.stack([self.encoder.preprocess(load_image(image)) for image in images]).to(self.device)
+
+    @torch.no_grad()
+    def encode(
+        self, images: ImageSource | Sequence[ImageSource] | Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch image_pos d_encoder"]:
+        """The encoder's vectors, of images or of pixels that `preprocess` gave."""
+        pixels = images if isinstance(images, Tensor) else self.preprocess(images)
+        return self.encoder(pixels)
+
+    @torch.no_grad()
+    def soft_prompt(
+        self, images: ImageSource | Sequence[ImageSource] | Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch prompt_pos d_model"]:
+        """What the language model is given for images, in float32: `projection(encode(images))`."""
+        return self.projection(self.encode(images))
+
+    @torch.no_grad()
+    def embed(self, prompt: Sequence[PromptPart] | Sequence[Sequence[PromptPart]]) -> Prompt:
+        """Lay images and texts one after the other: `[image, "A picture of"]`, or a list of such lists.
+
+        A string is text; an image is a `Path`, bytes, a PIL image, or a soft prompt (prompt_pos, d_model) of your own.
+        No beginning-of-text token is put before; texts are tokenised each on its own.
+
+        Raises:
+            InputError: an empty prompt, an image that cannot be opened, a soft prompt of another width, or more
+                positions than the language model has.
+        """
+        if not prompt:
+            raise InputError("empty prompt: expected images and texts, such as [image, 'A picture of']")
+        batch = prompt if isinstance(prompt[0], list | tuple) else [prompt]
+        rows, layouts = zip(*(self._lay_out(parts) for parts in batch), strict=True)
+        n_pos = max(layout.n_pos for layout in layouts)
+        if n_pos > self.lm.cfg.n_ctx:
+            raise InputError(f"prompt of {n_pos} positions: the language model has {self.lm.cfg.n_ctx}")
+        residual = torch.zeros(len(rows), n_pos, self.lm.cfg.d_model, dtype=self.dtype, device=self.device)
+        attention_mask = torch.zeros(len(rows), n_pos, dtype=torch.long, device=self.device)
+        for i, row in enumerate(rows):
+            residual[i, n_pos - len(row) :] = row
+            attention_mask[i, n_pos - len(row) :] = 1
+        return Prompt(residual, attention_mask, tuple(layout.padded(n_pos) for layout in layouts))
+
+    def _lay_out(self, parts: Sequence[PromptPart]) -> tuple[Float[Tensor, "pos d_model"], Layout]:
+        vectors, described = [], []
+        for part in parts:
+            if isinstance(part, str):
+                if part.startswith(("http://", "https://")) or (len(part) < 1024 and Path(part).is_file()):
+                    raise InputError(
+                        f"{part!r} is text in a prompt, but names an image: give pathlib.Path(…) or load_image(…)"
+                    )
+                ids = self.vocabulary.encode(part)
+                vectors.append(self.lm.W_E[ids])
+                described.append(("text", len(ids), None, part))
+                continue
+            if isinstance(part, Tensor):
+                if part.ndim != 2 or part.shape[1] != self.lm.cfg.d_model:
+                    raise InputError(
+                        f"soft prompt: found shape {tuple(part.shape)}, expected (prompt_pos, {self.lm.cfg.d_model})"
+                    )
+                rows, source = part, "<soft prompt>"
+            else:
+                rows, source = self.soft_prompt([part])[0], describe(part)
+            grid = self.encoder.grid if len(rows) == self.encoder.n_positions else None
+            vectors.append(rows.to(self.device, self.dtype))
+            described.append(("image", len(rows), grid, source))
+        layout = Layout.of(described)
+        if layout.n_pos == 0:
+            raise InputError("empty prompt: expected images and texts, such as [image, 'A picture of']")
+        return torch.cat(vectors), layout
+
+    # Through the language model
+
+    def run_with_cache(self, prompt: Prompt | Sequence, **kwargs: Any) -> tuple[Tensor, ActivationCache]:
+        """`HookedTransformer.run_with_cache` on a prompt: logits (batch, pos, d_vocab) and the activations.
+
+        It starts at the first block, so there is no `hook_embed`: the prompt's residual is `blocks.0.hook_resid_pre`.
+        """
+        return self.lm.run_with_cache(**self._lm_input(prompt), **kwargs)
+
+    def run_with_hooks(self, prompt: Prompt | Sequence, fwd_hooks: Sequence = (), **kwargs: Any) -> Tensor:
+        """`HookedTransformer.run_with_hooks` on a prompt: logits (batch, pos, d_vocab)."""
+        return self.lm.run_with_hooks(**self._lm_input(prompt), fwd_hooks=list(fwd_hooks), **kwargs)
+
+    def _lm_input(self, prompt: Prompt | Sequence) -> dict[str, Any]:
+        prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
+        return {"input": prompt.residual, "start_at_layer": 0, "attention_mask": prompt.attention_mask}
+
+    def caption(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        prompt: str = "A picture of",
+        max_new_tokens: int = 20,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        use_cache: bool = True,
+    ) -> str | list[str]:
+        """What the language model says after an image and `prompt`, without the prompt; greedy unless told otherwise.
+
+        The order is temperature, top-k, top-p (see `token_probabilities`). An image has the same caption in any batch.
+
+        Returns:
+            One caption for one image, a list for a list.
+
+        Raises:
+            InputError: a setting out of its range, or an image that cannot be opened.
+        """
+        if isinstance(images, ImageSource):
+            return self.caption([images], prompt, max_new_tokens, temperature, top_k, top_p, seed, use_cache)[0]
+        embedded = self.embed([[soft_prompt, prompt] for soft_prompt in self.soft_prompt(images)])
+        continuations = generate(
+            self.lm,
+            embedded.residual,
+            embedded.attention_mask,
+            self.vocabulary.n_used,
+            self.vocabulary.eos,
+            max_new_tokens,
+            temperature,
+            top_k,
+            top_p,
+            seed,
+            use_cache,
+        )
+        return [
+            "".join(self.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip()
+            for ids in continuations
+        ]
+
+    # What it is
+
+    @cached_property
+    def lm_sha256(self) -> str:
+        """Of the language model's weights as stored."""
+        return lm_sha256(self.lm_folder)
+
+    @property
+    def verified(self) -> bool:
+        """Whether the projection says which encoder and language model it was trained with (then these are they)."""
+        return self.projection.manifest is not None
+
+    def manifest(self, images: Sequence[ImageSource] = (), seed: int | None = None) -> Manifest:
+        """What produces the results of this model on these images."""
+        notes = () if self.verified else ("projection unverified: it does not say what it was trained with",)
+        return Manifest(
+            config=self.config.model_dump(),
+            hashes={"projection": self.projection.sha256, "encoder": self.encoder.sha256, "lm": self.lm_sha256},
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=str(self.device),
+            seed=self.config.seed if seed is None else seed,
+            preprocessing=self.encoder.preprocessing,
+            images={describe(image): image_hash(load_image(image)) for image in images},
+            notes=notes,
+        )
+
+    def _check_fit(self) -> None:
+        trained_with: Mapping[str, str] = (self.projection.manifest or {}).get("hashes", {})
+        for part, name, sha256 in (
+            ("encoder", self.encoder.name, lambda: self.encoder.sha256),
+            ("lm", str(self.lm_folder), lambda: self.lm_sha256),
+        ):
+            if (expected := trained_with.get(part)) and expected != sha256():
+                trained = self.projection.manifest.get("config", {}).get(
+                    "encoder_name" if part == "encoder" else "lm_name"
+                )
+                raise InputError(
+                    f"projection {self.config.projection}: trained with {part} {trained} ({expected[:12]}…), "
+                    f"found {name} ({sha256()[:12]}…); use the projection that belongs to it"
+                )
+
+
+def load(
+    config: str | Path | LimberConfig = DEFAULT_CONFIG,
+    lm: str | Path | None = None,
+    encoder_weights: str | Path | None = None,
+    projection: str | Path | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    seed: int | None = None,
+) -> Limber:
+    """Load a config's encoder, projection and language model, ready to use.
+
+    Args:
+        config: a name from `configs/`, a path to a YAML file, or a LimberConfig.
+        lm, encoder_weights, projection, seed: replace the config's.
+        projection: "none" for an untrained one, drawn from the seed: to be trained, or as a control.
+        device, dtype: of the language model, see `load_hooked_gptj`; the encoder and projection stay in float32.
+
+    Raises:
+        InputError: anything missing, broken, or not made for each other.
+    """
+    overrides = {
+        "lm_name": None if lm is None else str(lm),
+        "encoder_weights": None if encoder_weights is None else str(encoder_weights),
+        "projection": None if projection is None else str(projection),
+        "seed": seed,
+    }
+    if isinstance(config, LimberConfig):
+        config = config.model_copy(update={key: value for key, value in overrides.items() if value is not None})
+    else:
+        config = load_config(config, **overrides)
+    encoder = load_encoder(config)
+    lm_folder = locate_lm(config.lm_name)
+    hooked = load_hooked_gptj(lm_folder, dtype, device)
+    shape = encoder.d_encoder, hooked.cfg.d_model, _n_tokens(config, encoder)
+    if config.projection is None:
+        raise InputError(
+            f"config {config.name} names no projection: give one (--projection), or 'none' for an untrained one"
+        )
+    if config.projection == "none":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            linear = Projection(*shape)
+    else:
+        linear = load_projection(resolve(config.projection), *shape)
+    device = hooked.W_E.device
+    return Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
+
+
+def _n_tokens(config: LimberConfig, encoder: Encoder) -> int:
+    """Rows of the prompt per encoder position: LIMBER's `image_seq_len` counts only where the encoder pools."""
+    return config.image_seq_len or 1 if encoder.grid is None else 1

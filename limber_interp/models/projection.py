@@ -1,0 +1,97 @@
+"""The one trained part: a linear map from an encoder's space into the language model's embedding space."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from limber_interp.errors import InputError
+from limber_interp.records import write_atomically
+from limber_interp.weights import check_shapes, read_tensors, tensors_sha256
+
+
+class Projection(nn.Module):
+    """One linear layer, applied to each position of an encoding on its own (Merullo et al., arXiv 2209.15162, §2.1).
+
+    A pooled encoder gives one vector; its layer may make `n_tokens` rows of the prompt from it (LIMBER's
+    `image_seq_len`), in the order of the layer's outputs.
+
+    Attributes:
+        linear: `weight` (n_tokens * d_model, d_encoder) and `bias`. Frozen until someone asks for its gradient.
+        manifest: what it was trained with and how; None where the file does not say ("unverified").
+    """
+
+    def __init__(self, d_encoder: int, d_model: int, n_tokens: int = 1, manifest: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(d_encoder, n_tokens * d_model)
+        self.n_tokens = n_tokens
+        self.manifest = manifest
+        self.eval().requires_grad_(False)
+
+    def forward(
+        self, encoding: Float[Tensor, "batch image_pos d_encoder"]
+    ) -> Float[Tensor, "batch prompt_pos d_model"]:
+        """The soft prompt: `image_pos * n_tokens` rows per image."""
+        return rearrange(
+            self.linear(encoding), "batch pos (token d_model) -> batch (pos token) d_model", token=self.n_tokens
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of weight and bias, as they were when first asked for."""
+        return tensors_sha256(self.linear.state_dict())
+
+    def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
+        """Write `.safetensors` with the manifest as JSON in its metadata. Whole or not at all.
+
+        Raises:
+            InputError: the path cannot be written.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.linear.state_dict().items()}
+        metadata = {"manifest": json.dumps(manifest), "n_tokens": str(self.n_tokens)}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load_projection(path: str | Path, d_encoder: int, d_model: int, n_tokens: int = 1) -> Projection:
+    """Read a projection, in float32.
+
+    Args:
+        path: `.safetensors` as `Projection.save` writes it, or LIMBER's `.ckpt`: a `torch.save` of the state dict of an
+            `nn.Linear`, which carries no manifest.
+
+    Raises:
+        InputError: no such file, truncated, a pickle that would run code, a tensor of the wrong shape, NaN or infinity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"projection {path}: no such file; put it there, or give --projection a .safetensors or LIMBER's .ckpt"
+        )
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    check_shapes(tensors, {"weight": (n_tokens * d_model, d_encoder), "bias": (n_tokens * d_model,)}, path)
+    for name, tensor in tensors.items():
+        if bad := int((~tensor.isfinite()).sum()):
+            raise InputError(f"{path}: tensor {name!r}: found {bad} of {tensor.numel()} values NaN or infinite")
+    with torch.device("meta"):
+        projection = Projection(d_encoder, d_model, n_tokens, manifest=_read_manifest(path))
+    projection.linear.load_state_dict(tensors, assign=True)
+    return projection.requires_grad_(False)
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, framework="pt") as stored:
+        text = (stored.metadata() or {}).get("manifest")
+    try:
+        return json.loads(text) if text is not None else None
+    except ValueError as error:
+        raise InputError(f"{path}: its manifest is not JSON: {error}") from error
