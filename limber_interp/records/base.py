@@ -1,7 +1,4 @@
-"""Results as frozen records: numpy arrays and plain values, with a manifest of what produced them.
-
-A record can be saved and loaded (`.npz` without pickles), printed as JSON, and drawn again without any model.
-"""
+"""What all records share: the disk, JSON, the manifest, and writing files whole or not at all."""
 
 import json
 import math

@@ -1,0 +1,92 @@
+"""Captions, each beside what its words are worth without the image."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limber_interp.images import describe, image_hash, load_image
+from limber_interp.models.generation import generate
+from limber_interp.models.limber import ImageSource, Limber, Prompt, PromptPart
+from limber_interp.records import Caption, Captions
+
+
+def captions(
+    model: Limber,
+    images: Sequence[ImageSource],
+    prompt: str = "A picture of",
+    max_new_tokens: int = 20,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Captions:
+    """Caption each image (see `Limber.caption`), and score the caption with the image, without, and with noise for it.
+
+    The score is the mean log-probability per token of the caption, in nats. A caption that is as probable without the
+    image says nothing about it, however well it reads. The converse misleads: a high score says that the model is sure,
+    not that it is right.
+
+    Args:
+        seed: of sampling, and of the noise.
+        progress: wraps the iteration over batches.
+
+    Raises:
+        InputError: a setting out of its range, or an image that cannot be opened (before any is captioned).
+    """
+    opened = [load_image(image) for image in images]
+    names = [describe(image) for image in images]
+    sampling = (max_new_tokens, temperature, top_k, top_p, seed)
+    alone = model.embed([prompt])
+    no_image = _continue(model, alone, *sampling)[0]
+
+    found = []
+    for start in progress(range(0, len(opened), batch_size)):
+        pixels = model.preprocess(opened[start : start + batch_size])
+        soft_prompts = model.soft_prompt(pixels)
+        texts = _continue(model, model.embed([[soft_prompt, prompt] for soft_prompt in soft_prompts]), *sampling)
+        for i, (soft_prompt, text) in enumerate(zip(soft_prompts, texts, strict=True), start):
+            found.append(
+                Caption(
+                    image=names[i],
+                    caption=text.strip(),
+                    logprob=mean_logprob(model, [soft_prompt, prompt], text),
+                    logprob_no_image=mean_logprob(model, [prompt], text),
+                    logprob_noise=mean_logprob(model, [_noise_like(soft_prompt, seed), prompt], text),
+                    seen=model.encoder.visible(pixels[i - start]),
+                )
+            )
+    manifest = replace(
+        model.manifest(seed=seed), images=dict(zip(names, (image_hash(image) for image in opened), strict=True))
+    )
+    return Captions(prompt, tuple(found), no_image.strip(), manifest)
+
+
+@torch.no_grad()
+def mean_logprob(model: Limber, prompt: Sequence[PromptPart], continuation: str) -> float:
+    """Mean log-probability per token of a text after a prompt, in nats, in float32 over the used vocabulary.
+
+    NaN for a text without tokens.
+    """
+    ids = model.vocabulary.encode(continuation)
+    if not ids:
+        return float("nan")
+    logits = model.run_with_hooks([*prompt, continuation])[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
+    targets = torch.tensor(ids, device=logits.device)[:, None]
+    return logits.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
+
+
+def _continue(model: Limber, prompt: Prompt, *sampling) -> list[str]:
+    vocabulary = model.vocabulary
+    rows = generate(model.lm, prompt.residual, prompt.attention_mask, vocabulary.n_used, vocabulary.eos, *sampling)
+    return [vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in rows]
+
+
+def _noise_like(soft_prompt: Float[Tensor, "image_pos d_model"], seed: int) -> Float[Tensor, "image_pos d_model"]:
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(soft_prompt.shape, generator=generator).to(soft_prompt)
+    return noise * (soft_prompt.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))

@@ -1,0 +1,36 @@
+"""A contact sheet: each image as the encoder sees it, over its caption."""
+
+import math
+import textwrap
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from limber_interp.records import Captions, write_atomically
+
+COLUMNS = 4
+
+
+def figure(record: Captions, path: str | Path) -> None:
+    """Write the contact sheet; the ending chooses the format.
+
+    Under each caption stands its score in nats per token and, for its chance level, the score without the image.
+
+    Raises:
+        InputError: the path cannot be written.
+    """
+    columns = min(COLUMNS, len(record.images))
+    rows = math.ceil(len(record.images) / columns)
+    sheet = Figure(figsize=(3.2 * columns, 4.0 * rows), layout="constrained")
+    FigureCanvasAgg(sheet)
+    for i, item in enumerate(record.images):
+        axes = sheet.add_subplot(rows, columns, i + 1)
+        axes.imshow(item.seen)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        caption = "\n".join(textwrap.wrap(item.caption, 32, max_lines=4)) or "(nothing)"
+        axes.set_xlabel(f"{caption}\n{item.logprob:.2f} · without image {item.logprob_no_image:.2f}", parse_math=False)
+    blind = textwrap.shorten(record.caption_no_image, 60) or "(nothing)"
+    sheet.suptitle(f"{record.prompt} …   (without image: {blind})", parse_math=False)
+    write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=150))

@@ -1,0 +1,12 @@
+"""Results as frozen records: numpy arrays and plain values, with a manifest of what produced them.
+
+A record can be saved and loaded (`.npz` without pickles), printed as JSON, and drawn again without any model.
+"""
+
+from limber_interp.records.base import Manifest as Manifest
+from limber_interp.records.base import Record as Record
+from limber_interp.records.base import check_writable as check_writable
+from limber_interp.records.base import installed_versions as installed_versions
+from limber_interp.records.base import write_atomically as write_atomically
+from limber_interp.records.captions import Caption as Caption
+from limber_interp.records.captions import Captions as Captions
