@@ -27,6 +27,7 @@ from transformers import (
 
 from limber_interp.config import load_config
 from limber_interp.models.encoders import load_encoder
+from limber_interp.models.hooked_gptj import lm_sha256
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
 
@@ -84,7 +85,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         world.config(name).write_text(yaml.safe_dump(values))
         encoder = load_encoder(load_config(world.config(name)))
         projection = Projection(encoder.d_encoder, D_MODEL, extra.get("image_seq_len", 1))
-        projection.save(world.projection(name), {"hashes": {"encoder": encoder.sha256}})
+        projection.save(world.projection(name), {"hashes": {"encoder": encoder.sha256, "lm": lm_sha256(world.lm)}})
     return world
 
 

@@ -41,9 +41,9 @@ def token_probabilities(
         kept = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, kept.indices, kept.values)
     probabilities = logits.softmax(dim=-1)
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         descending, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        mass_before = descending.cumsum(dim=-1) - descending
+        mass_before = descending.double().cumsum(dim=-1) - descending
         descending[mass_before >= top_p] = 0
         probabilities = torch.zeros_like(probabilities).scatter(-1, order, descending)
         probabilities /= probabilities.sum(dim=-1, keepdim=True)

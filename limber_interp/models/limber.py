@@ -1,13 +1,13 @@
 """Limber: image encoder, projection and language model, composed."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
@@ -20,27 +20,20 @@ from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.generation import generate
 from limber_interp.models.hooked_gptj import lm_sha256, load_hooked_gptj, locate_lm
 from limber_interp.models.projection import Projection, load_projection
+from limber_interp.models.prompt import Prompt
 from limber_interp.models.vocabulary import Vocabulary, vocabulary
 from limber_interp.records import Manifest
 from limber_interp.resources import resolve
+
+logger = logging.getLogger(__name__)
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image
 # In a prompt a plain string is text; an image is a Path, bytes, PIL, or a soft prompt (prompt_pos, d_model)
 PromptPart: TypeAlias = str | Path | bytes | Image.Image | Tensor
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """Embeddings as the first block gets them, and what stands where. Shorter prompts are padded on the left.
-
-    Attributes:
-        residual: in the language model's dtype; zero where padded.
-        attention_mask: 1 where something stands, 0 where padded.
-    """
-
-    residual: Float[Tensor, "batch pos d_model"]
-    attention_mask: Int[Tensor, "batch pos"]
-    layouts: tuple[Layout, ...]
+UNTRAINED = "none"  # as a config's `projection`
+NO_PARTS = "empty prompt: expected images and texts, such as [image, 'A picture of']"
 
 
 class Limber:
@@ -65,7 +58,10 @@ class Limber:
         self.vocabulary: Vocabulary = vocabulary(lm)
         self.device: torch.device = lm.W_E.device
         self.dtype: torch.dtype = lm.cfg.dtype
-        self._check_fit()
+        if "encoder" in projection.trained_with:
+            projection.check_fit("encoder", encoder.name, encoder.sha256)
+        if "lm" in projection.trained_with:  # reads all of a large model, so only where there is something to compare
+            projection.check_fit("lm", config.lm_name, self.lm_sha256)
 
     # From images to the residual stream
 
@@ -104,46 +100,43 @@ class Limber:
                 positions than the language model has.
         """
         if not prompt:
-            raise InputError("empty prompt: expected images and texts, such as [image, 'A picture of']")
-        batch = prompt if isinstance(prompt[0], list | tuple) else [prompt]
+            raise InputError(NO_PARTS)
+        batch = cast(Sequence[Sequence[PromptPart]], prompt if isinstance(prompt[0], list | tuple) else [prompt])
         rows, layouts = zip(*(self._lay_out(parts) for parts in batch), strict=True)
-        n_pos = max(layout.n_pos for layout in layouts)
-        if n_pos > self.lm.cfg.n_ctx:
-            raise InputError(f"prompt of {n_pos} positions: the language model has {self.lm.cfg.n_ctx}")
-        residual = torch.zeros(len(rows), n_pos, self.lm.cfg.d_model, dtype=self.dtype, device=self.device)
-        attention_mask = torch.zeros(len(rows), n_pos, dtype=torch.long, device=self.device)
-        for i, row in enumerate(rows):
-            residual[i, n_pos - len(row) :] = row
-            attention_mask[i, n_pos - len(row) :] = 1
-        return Prompt(residual, attention_mask, tuple(layout.padded(n_pos) for layout in layouts))
+        if (longest := max(layout.n_pos for layout in layouts)) > self.lm.cfg.n_ctx:
+            raise InputError(f"prompt of {longest} positions: the language model has {self.lm.cfg.n_ctx}")
+        return Prompt.stack(rows, layouts)
 
     def _lay_out(self, parts: Sequence[PromptPart]) -> tuple[Float[Tensor, "pos d_model"], Layout]:
-        vectors, described = [], []
+        vectors: list[Tensor] = []
+        described: list[tuple[Literal["image", "text"], int, tuple[int, int] | None, str]] = []
         for part in parts:
             if isinstance(part, str):
-                if part.startswith(("http://", "https://")) or (len(part) < 1024 and Path(part).is_file()):
-                    raise InputError(
-                        f"{part!r} is text in a prompt, but names an image: give pathlib.Path(…) or load_image(…)"
-                    )
-                ids = self.vocabulary.encode(part)
-                vectors.append(self.lm.W_E[ids])
-                described.append(("text", len(ids), None, part))
-                continue
-            if isinstance(part, Tensor):
-                if part.ndim != 2 or part.shape[1] != self.lm.cfg.d_model:
-                    raise InputError(
-                        f"soft prompt: found shape {tuple(part.shape)}, expected (prompt_pos, {self.lm.cfg.d_model})"
-                    )
-                rows, source = part, "<soft prompt>"
+                rows = self._embed_text(part)
+                described.append(("text", len(rows), None, part))
             else:
-                rows, source = self.soft_prompt([part])[0], describe(part)
-            grid = self.encoder.grid if len(rows) == self.encoder.n_positions else None
+                rows = self._check_width(part) if isinstance(part, Tensor) else self.soft_prompt([part])[0]
+                source = "<soft prompt>" if isinstance(part, Tensor) else describe(part)
+                grid = self.encoder.grid if len(rows) == self.encoder.n_positions else None
+                described.append(("image", len(rows), grid, source))
             vectors.append(rows.to(self.device, self.dtype))
-            described.append(("image", len(rows), grid, source))
         layout = Layout.of(described)
         if layout.n_pos == 0:
-            raise InputError("empty prompt: expected images and texts, such as [image, 'A picture of']")
+            raise InputError(NO_PARTS)
         return torch.cat(vectors), layout
+
+    def _embed_text(self, text: str) -> Float[Tensor, "pos d_model"]:
+        if text.startswith(("http://", "https://")) or Path(text).is_file():
+            raise InputError(
+                f"{text!r} would be read as text, but names an image: give pathlib.Path(…) or load_image(…)"
+            )
+        return self.lm.W_E[torch.tensor(self.vocabulary.encode(text), dtype=torch.long, device=self.device)]
+
+    def _check_width(self, soft_prompt: Tensor) -> Float[Tensor, "pos d_model"]:
+        if soft_prompt.ndim != 2 or soft_prompt.shape[1] != self.lm.cfg.d_model:
+            expected = f"(prompt_pos, {self.lm.cfg.d_model})"
+            raise InputError(f"soft prompt: found shape {tuple(soft_prompt.shape)}, expected {expected}")
+        return soft_prompt
 
     # Through the language model
 
@@ -199,10 +192,7 @@ class Limber:
             seed,
             use_cache,
         )
-        return [
-            "".join(self.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False)).strip()
-            for ids in continuations
-        ]
+        return [self.vocabulary.text(ids).strip() for ids in continuations]
 
     # What it is
 
@@ -214,11 +204,12 @@ class Limber:
     @property
     def verified(self) -> bool:
         """Whether the projection says which encoder and language model it was trained with (then these are they)."""
-        return self.projection.manifest is not None
+        return {"encoder", "lm"} <= self.projection.trained_with.keys()
 
     def manifest(self, images: Sequence[ImageSource] = (), seed: int | None = None) -> Manifest:
         """What produces the results of this model on these images."""
-        notes = () if self.verified else ("projection unverified: it does not say what it was trained with",)
+        names = [describe(image) for image in images]
+        numbered = [name if names.count(name) == 1 else f"{name} [{i}]" for i, name in enumerate(names)]
         return Manifest(
             config=self.config.model_dump(),
             hashes={"projection": self.projection.sha256, "encoder": self.encoder.sha256, "lm": self.lm_sha256},
@@ -226,24 +217,20 @@ class Limber:
             device=str(self.device),
             seed=self.config.seed if seed is None else seed,
             preprocessing=self.encoder.preprocessing,
-            images={describe(image): image_hash(load_image(image)) for image in images},
-            notes=notes,
+            images={name: image_hash(load_image(image)) for name, image in zip(numbered, images, strict=True)},
+            notes=self.notes,
         )
 
-    def _check_fit(self) -> None:
-        trained_with: Mapping[str, str] = (self.projection.manifest or {}).get("hashes", {})
-        for part, name, sha256 in (
-            ("encoder", self.encoder.name, lambda: self.encoder.sha256),
-            ("lm", str(self.lm_folder), lambda: self.lm_sha256),
-        ):
-            if (expected := trained_with.get(part)) and expected != sha256():
-                trained = self.projection.manifest.get("config", {}).get(
-                    "encoder_name" if part == "encoder" else "lm_name"
-                )
-                raise InputError(
-                    f"projection {self.config.projection}: trained with {part} {trained} ({expected[:12]}…), "
-                    f"found {name} ({sha256()[:12]}…); use the projection that belongs to it"
-                )
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of this model's numbers has to know."""
+        if self.config.projection == UNTRAINED:
+            return ("untrained projection",)
+        if self.verified:
+            return ()
+        if self.encoder.drawn:
+            return ("unverified projection: trained with other random weights than those drawn here; expect noise",)
+        return ("unverified projection: its file does not say what it was trained with",)
 
 
 def load(
@@ -284,14 +271,17 @@ def load(
         raise InputError(
             f"config {config.name} names no projection: give one (--projection), or 'none' for an untrained one"
         )
-    if config.projection == "none":
+    if config.projection == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             linear = Projection(*shape)
     else:
         linear = load_projection(resolve(config.projection), *shape)
     device = hooked.W_E.device
-    return Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
+    limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
+    for note in limber.notes:
+        logger.warning("%s: %s", config.name, note)
+    return limber
 
 
 def _n_tokens(config: LimberConfig, encoder: Encoder) -> int:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -48,6 +48,23 @@ class Projection(nn.Module):
     def sha256(self) -> str:
         """Of weight and bias, as they were when first asked for."""
         return tensors_sha256(self.linear.state_dict())
+
+    @property
+    def trained_with(self) -> dict[str, str]:
+        """sha256 of the `encoder` and of the `lm` it was trained with, as far as its manifest says."""
+        hashes = (self.manifest or {}).get("hashes", {})
+        return {part: hashes[part] for part in ("encoder", "lm") if hashes.get(part)}
+
+    def check_fit(self, part: Literal["encoder", "lm"], name: str, sha256: str) -> None:
+        """Raise an InputError that names both, if it was trained with another encoder or language model than this."""
+        expected = self.trained_with[part]
+        if sha256 != expected:
+            assert self.manifest is not None
+            trained = self.manifest.get("config", {}).get(f"{part}_name", "unnamed")
+            raise InputError(
+                f"projection was trained with {part} {trained} (sha256 {expected[:12]}…), found {name} "
+                f"({sha256[:12]}…): use the projection that belongs to it, or the {part} that it belongs to"
+            )
 
     def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
         """Write `.safetensors` with the manifest as JSON in its metadata. Whole or not at all.

@@ -1,11 +1,13 @@
 """The real vocabulary of a language model: the rows of its embedding that stand for a token."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedTokenizerBase
 
-from limber_interp.errors import InputError, nearest
+from limber_interp.errors import InputError
 
 # Names of rows without a meaning. GPT-J's tokenizer lists 143 of them (`<|extratoken_1|>` …), so that len(tokenizer)
 # equals the 50,400 rows of the embedding; its text never held one, and rows 50,257 and up were never trained.
@@ -23,11 +25,15 @@ class Vocabulary:
 
     def decode(self, id: int) -> str:
         """The text of one token, with its leading space where it has one."""
-        return self.tokenizer.decode([int(id)], clean_up_tokenization_spaces=False)
+        return self.text([int(id)])
 
-    def strings(self, ids: list[int]) -> list[str]:
+    def strings(self, ids: Iterable[int]) -> list[str]:
         """The text of each token."""
         return [self.decode(id) for id in ids]
+
+    def text(self, ids: list[int]) -> str:
+        """The text of a sequence of tokens."""
+        return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without any beginning-of-text token."""
@@ -39,22 +45,18 @@ class Vocabulary:
         Raises:
             InputError: the word takes several tokens either way.
         """
-        for text in (f" {word.lstrip()}", word):
-            if len(ids := self.encode(text)) == 1:
-                return ids[0]
-        known = {self.decode(id).strip() for id in range(self.n_used)} - {""}
-        pieces = " + ".join(repr(token) for token in self.strings(self.encode(f" {word.lstrip()}")))
-        raise InputError(
-            f"{word!r} is not one token of the vocabulary ({pieces or 'empty'}); nearest: {_few(word, known)}"
-        )
+        spaced = f" {word.lstrip()}"
+        for text in (spaced, word):
+            match self.encode(text):
+                case [id] if id < self.n_used:
+                    return id
+        pieces = " + ".join(repr(token) for token in self.strings(self.encode(spaced)))
+        whole = {self.decode(id).strip() for id in range(self.n_used)}
+        near = ", ".join(get_close_matches(word.strip(), whole)) or "none"
+        raise InputError(f"{word!r} is not one token of the vocabulary, but {pieces}; nearest that are: {near}")
 
 
 def vocabulary(lm: HookedTransformer) -> Vocabulary:
     """The vocabulary of a model that `load_hooked_gptj` built."""
     assert lm.tokenizer is not None
     return Vocabulary(lm.tokenizer)
-
-
-def _few(word: str, known: set[str]) -> str:
-    near = nearest(word, known)
-    return near if near.count(",") < 5 else "none"

@@ -20,10 +20,8 @@ def encoder_names() -> list[str]:
     return sorted(name for family in FAMILIES for name in family.NAMES)
 
 
-def load_encoder(
-    config: LimberConfig, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
-) -> Encoder:
-    """Build the encoder that a config names.
+def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> Encoder:
+    """Build the encoder that a config names, in float32.
 
     Its weights come from `encoder_weights` (a file, or a folder that also describes the architecture), or else from
     where the library keeps them on the hub; with `pretrained_img_encoder: false` they are drawn from `seed`. The global
@@ -44,4 +42,4 @@ def load_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         encoder = families[0].load(config, weights)
-    return encoder.to(device, dtype)
+    return encoder.to(device)

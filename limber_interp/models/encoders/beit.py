@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,7 +12,7 @@ from transformers import BeitConfig, BeitModel
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
 from limber_interp.models.encoders.base import Encoder, describe, from_hub
-from limber_interp.weights import read_json
+from limber_interp.weights import read_tensors
 
 
 class Beit(Encoder):
@@ -22,8 +23,13 @@ class Beit(Encoder):
     """
 
     # What the hub's config.json say, for random weights without a download
-    LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-    ARCHITECTURES = {
+    LARGE: ClassVar = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    }
+    ARCHITECTURES: ClassVar = {
         "microsoft/beit-large-patch16-224-pt22k": {
             **LARGE,
             "use_shared_relative_position_bias": True,
@@ -35,13 +41,15 @@ class Beit(Encoder):
 
     @classmethod
     def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
-        name, processor = config.encoder_name, {}
-        if weights is not None or name not in cls.ARCHITECTURES:
-            architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
-            processor = read_json(weights / "preprocessor_config.json")
+        name = config.encoder_name
+        if weights is None and name in cls.ARCHITECTURES:
+            architecture, processor = BeitConfig(**cls.ARCHITECTURES[name]), {}
         else:
-            architecture = BeitConfig(**cls.ARCHITECTURES[name])
+            architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
+            processor = describe(name, weights, "preprocessor_config.json", ("resample", "image_mean", "image_std"))
         if config.pretrained_img_encoder:
+            if weights is not None:
+                read_tensors(weights)  # so that a broken file is named as such
             tower = from_hub(name, partial(_pretrained_beit, weights or name, architecture))
         else:
             tower = BeitModel(architecture, add_pooling_layer=False)

@@ -1,6 +1,7 @@
 """CLIP ResNets: RN50x16 (LIMBER's), RN50x4, and small ones described beside their weights."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import open_clip
 from einops import rearrange
@@ -23,7 +24,12 @@ class ClipResNet(Encoder):
     to block: estimate the statistics on some images before a random CLIP serves as a control.
     """
 
-    ARCHITECTURES = {"clip_resnet_large": "RN50x16", "RN50x16": "RN50x16", "clip_resnet": "RN50x4", "RN50x4": "RN50x4"}
+    ARCHITECTURES: ClassVar = {
+        "clip_resnet_large": "RN50x16",
+        "RN50x16": "RN50x16",
+        "clip_resnet": "RN50x4",
+        "RN50x4": "RN50x4",
+    }
     NAMES = (*ARCHITECTURES, "emoji_clip")
 
     @classmethod
