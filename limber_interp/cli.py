@@ -13,13 +13,14 @@ head of a command's, so that `--help` and usage errors are instant.
 import contextlib
 import io
 import logging
+import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
 from rich.console import Console, RenderableType
@@ -131,25 +132,31 @@ O = TypeVar("O", bound=ModelOptions)  # noqa: E741
 def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the process's), do the work, write its report, and return the exit status."""
     debug = "--debug" in (sys.argv if args is None else args)
-    results = sys.stdout
     try:
+        options = _parse(name, options_type, args)
+        if options is None:
+            return 0
+        options.check_outputs()
         # Libraries print to standard output; whatever is not the result belongs to standard error
-        with contextlib.redirect_stdout(sys.stderr), _log_to(sys.stderr):
-            options = _parse(name, options_type, args, results)
-            if options is None:
-                return 0
-            options.check_outputs()
+        with contextlib.redirect_stdout(sys.stderr), _log_to_stderr():
             report = work(options)
-        _write(report, options, results)
+        _write(report, options)
         return report.status
-    except InputError as error:
-        status, line = 2, str(error)
+    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough; nothing may be left to flush at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
-        status, line = 130, "interrupted"
+        return _fail(name, "interrupted", 130)
+    except InputError as error:
+        return _fail(name, str(error), 2, error if debug else None)
     except Exception as error:
-        status, line = 1, " ".join(f"failed: {type(error).__name__}: {error} (--debug shows where)".split())
-    if debug:
-        traceback.print_exc()
+        line = " ".join(f"failed: {type(error).__name__}: {error} (--debug shows where)".split())
+        return _fail(name, line, 1, error if debug else None)
+
+
+def _fail(name: str, line: str, status: int, error: Exception | None = None) -> int:
+    if error is not None:
+        traceback.print_exception(error)
     print(f"{name}: {line}", file=sys.stderr)
     return status
 
@@ -165,11 +172,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
-def _parse(name: str, options_type: type[O], args: Sequence[str] | None, results: TextIO) -> O | None:
+def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | None:
     """The options, or None where only help was asked for and given."""
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint), contextlib.redirect_stdout(results):
+        with contextlib.redirect_stderr(complaint):
             return tyro.cli(
                 options_type,
                 prog=f"python -m limber_interp.{name}",
@@ -183,31 +190,32 @@ def _parse(name: str, options_type: type[O], args: Sequence[str] | None, results
 
 
 def _one_line(box: str) -> str:
-    """tyro complains in a framed box: what is wrong, a rule, what was perhaps meant, a rule, where help is."""
+    """tyro complains in a box with a title, framed in Unicode or ASCII: what is wrong; what was perhaps meant; help."""
     rows = [re.sub(r"^[│|]\s?|\s*[│|]$", "", row).strip() for row in box.splitlines()[1:]]
-    complaint, _, rest = "\n".join(rows).partition("────")
-    _, _, meant = rest.partition("Perhaps you meant")
-    flags = re.findall(r"^\s*(--[\w-]+)", meant, flags=re.MULTILINE)
-    return complaint.strip() + (f"; nearest: {', '.join(flags)}" if flags else "")
+    parts = re.split(r"^\W{4,}$", "\n".join(rows), flags=re.MULTILINE)
+    complaint, *rest = [part.strip() for part in parts if part.strip()]
+    flags = [flag for part in rest if part.startswith("Perhaps") for flag in re.findall(r"^--[\w-]+", part, re.MULTILINE)]
+    return complaint + (f"; nearest: {', '.join(flags)}" if flags else "")
 
 
-def _write(report: Report, options: ModelOptions, results: TextIO) -> None:
+def _write(report: Report, options: ModelOptions) -> None:
     text = report.record.to_json() + "\n"
     if options.json == "-":
-        results.write(text)
+        print(text, end="", flush=True)
         return
     # Cells are text, not rich's markup: a token may read "[/b]" or ":dog:". Off a terminal nothing is cut to its width
-    console = Console(file=results, markup=False, emoji=False, highlight=False, width=None if results.isatty() else 1000)
+    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
     for item in report.shown:
         console.print(item)
+    sys.stdout.flush()
     if options.json is not None:
         write_atomically(options.json, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 @contextlib.contextmanager
-def _log_to(stream: TextIO) -> Iterator[None]:
+def _log_to_stderr() -> Iterator[None]:
     """Show the package's log, and only its, while a command runs."""
-    logger, handler = logging.getLogger("limber_interp"), logging.StreamHandler(stream)
+    logger, handler = logging.getLogger("limber_interp"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     level = logger.level
     logger.addHandler(handler)

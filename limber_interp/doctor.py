@@ -60,7 +60,7 @@ def doctor(options: Options) -> Report:
     weights = (
         _look("language model", config.lm_name, hub=config.lm_name),
         _encoder(config),
-        _look("projection", config.projection, hub=None),
+        _projection(config),
     )
     record = Diagnosis(
         config=config.name,
@@ -94,6 +94,12 @@ def _encoder(config: LimberConfig) -> Weights:
     if config.encoder_weights is None:
         return Weights("encoder", config.encoder_name, "hub", "fetched by its library on first use")
     return _look("encoder", config.encoder_weights, hub=None)
+
+
+def _projection(config: LimberConfig) -> Weights:
+    if config.projection == "none":
+        return Weights("projection", "none", "here", f"untrained, drawn from seed {config.seed}")
+    return _look("projection", config.projection, hub=None)
 
 
 def _look(part: str, path: str | None, hub: str | None) -> Weights:

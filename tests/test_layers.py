@@ -1,0 +1,99 @@
+"""Who may import whom (docs/design.md): the table is checked on the source, without importing anything."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "limber_interp"
+
+ROOMS = {"config", "errors", "images", "layout", "records", "resources", "weights"}  # layer 0
+LAYERS = {**dict.fromkeys(ROOMS, 0), "models": 1, "probes": 2, "training": 3, "evaluation": 3, "plotting": 3}
+COMMANDS = 4
+
+# Within layer 0 there is an order, which keeps it free of cycles: who is to the right may import who is to the left
+BOTTOM = ["errors", "resources", "config", "images", "layout", "records", "weights"]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def layer_of(room: str) -> int:
+    return LAYERS.get(room, COMMANDS)
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports, also inside of functions; `from package import name` counts as package.name too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def ours(path: Path) -> set[str]:
+    """Modules of the package that a file imports, as paths below it: `models.limber`, `config`."""
+    return {name.removeprefix("limber_interp.") for name in imports(path) if name.startswith("limber_interp.")}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAD = ["__init__", "__main__"]  # lazy public names and the list of commands
+
+
+def test_every_room_has_its_layer():
+    rooms = {room_of(path) for path in FILES}
+    assert rooms >= LAYERS.keys() - {"training"}
+    for path in FILES:
+        if layer_of(room_of(path)) == COMMANDS and room_of(path) not in [*HEAD, "cli"]:
+            functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+            assert "main" in functions, f"{path.name} is no command: give it a room and a layer"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path: Path):
+    room = room_of(path)
+    for module in ours(path):
+        other = module.partition(".")[0]
+        if other in ("__version__", room) or room == "__init__":
+            continue
+        assert layer_of(other) <= layer_of(room), f"{room} (layer {layer_of(room)}) imports {module}"
+        if layer_of(room) == 3:
+            assert layer_of(other) < 3, f"{room} imports {module}, its neighbour"
+        if room == "plotting":
+            assert other in ("records", "layout", "errors"), f"a figure takes records; {path.name} imports {module}"
+        if room in ROOMS:
+            assert BOTTOM.index(other) < BOTTOM.index(room), f"{room} imports {module}"
+        if layer_of(room) == COMMANDS and layer_of(other) == COMMANDS:
+            assert other == "cli", f"command {room} imports command {other}"
+
+
+def test_only_limber_composes_the_models():
+    """Encoders, projection and language model do not know each other."""
+    parts = {"encoders", "projection", "hooked_gptj"}
+    for path in sorted((PACKAGE / "models").rglob("*.py")):
+        part = path.relative_to(PACKAGE / "models").parts[0].removesuffix(".py")
+        known = {module.split(".")[1] for module in ours(path) if module.startswith("models.")} & parts
+        if part not in ("limber", "__init__"):
+            assert known <= {part}, f"models/{part} imports {known - {part}}"
+
+
+def test_only_the_engine_imports_deepspeed():
+    users = {str(path.relative_to(PACKAGE)) for path in FILES if any(m.split(".")[0] == "deepspeed" for m in imports(path))}
+    assert users <= {"training/engine.py"}
+
+
+def test_the_package_does_not_know_its_experiments():
+    for path in FILES:
+        assert not {module.partition(".")[0] for module in imports(path)} & {"experiments", "notebooks", "tests"}, path
+
+
+def test_the_check_sees_a_breach(tmp_path):
+    """The checks above would also pass if `imports` found nothing."""
+    path = tmp_path / "a.py"
+    path.write_text("def f():\n    from limber_interp.models import limber\n    import deepspeed.ops\n")
+    assert imports(path) == {"limber_interp.models", "limber_interp.models.limber", "deepspeed.ops"}
+    assert ours(path) == {"models", "models.limber"}
