@@ -8,7 +8,8 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import CommonOptions, Report, printable, progress, run
+from limber_interp.cli import CommonOptions, Report, progress, run
+from limber_interp.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)

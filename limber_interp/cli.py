@@ -167,11 +167,6 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     return iter(track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal))
 
 
-def printable(text: str) -> str:
-    """`text` on one line: control characters and line ends escaped, so that a token cannot drive the terminal."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | None:
     """The options, or None where only help was asked for and given."""
     complaint = io.StringIO()

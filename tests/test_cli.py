@@ -13,7 +13,7 @@ from rich.table import Table
 
 import limber_interp
 from limber_interp.__main__ import commands
-from limber_interp.cli import CommonOptions, Report, printable, run
+from limber_interp.cli import CommonOptions, Report, run
 from limber_interp.errors import InputError
 from limber_interp.records import Record
 
@@ -127,10 +127,6 @@ def test_help(capsys):
     for option in "config lm encoder-weights projection device dtype seed json figure debug k".split():
         assert f"--{option} " in out
     assert "--no-debug" not in out
-
-
-def test_printable():
-    assert printable(" dog\n\x1b[31m\u202e é") == " dog\\n\\x1b[31m\\u202e é"
 
 
 def python(*args: str, **kwargs) -> subprocess.CompletedProcess:

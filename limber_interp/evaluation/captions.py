@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -48,42 +49,45 @@ def captions(
     for start in progress(range(0, len(opened), batch_size)):
         pixels = model.preprocess(opened[start : start + batch_size])
         soft_prompts = model.soft_prompt(pixels)
-        texts = _continue(model, model.embed([[soft_prompt, prompt] for soft_prompt in soft_prompts]), *sampling)
-        for i, (soft_prompt, text) in enumerate(zip(soft_prompts, texts, strict=True), start):
+        continuations = _continue(model, model.embed([[rows, prompt] for rows in soft_prompts]), *sampling)
+        for i, (soft_prompt, ids) in enumerate(zip(soft_prompts, continuations, strict=True)):
             found.append(
                 Caption(
-                    image=names[i],
-                    caption=text.strip(),
-                    logprob=mean_logprob(model, [soft_prompt, prompt], text),
-                    logprob_no_image=mean_logprob(model, [prompt], text),
-                    logprob_noise=mean_logprob(model, [_noise_like(soft_prompt, seed), prompt], text),
-                    seen=model.encoder.visible(pixels[i - start]),
+                    image=names[start + i],
+                    caption=_text(model, ids),
+                    logprob=mean_logprob(model, [soft_prompt, prompt], ids),
+                    logprob_no_image=mean_logprob(model, [prompt], ids),
+                    logprob_noise=mean_logprob(model, [_noise_like(soft_prompt, seed), prompt], ids),
+                    seen=model.encoder.visible(pixels[i]),
                 )
             )
-    manifest = replace(
-        model.manifest(seed=seed), images=dict(zip(names, (image_hash(image) for image in opened), strict=True))
-    )
-    return Captions(prompt, tuple(found), no_image.strip(), manifest)
+    hashes = {name: image_hash(image) for name, image in zip(names, opened, strict=True)}
+    manifest = replace(model.manifest(seed=seed), images=hashes)
+    return Captions(prompt, tuple(found), _text(model, no_image), manifest)
 
 
 @torch.no_grad()
-def mean_logprob(model: Limber, prompt: Sequence[PromptPart], continuation: str) -> float:
-    """Mean log-probability per token of a text after a prompt, in nats, in float32 over the used vocabulary.
+def mean_logprob(model: Limber, prompt: Sequence[PromptPart], ids: Sequence[int]) -> float:
+    """Mean log-probability per token of a continuation of a prompt, in nats, in float32 over the used vocabulary.
 
-    NaN for a text without tokens.
+    Args:
+        ids: the continuation as tokens, since its text may stand for others (bytes that are no character). NaN if empty.
     """
-    ids = model.vocabulary.encode(continuation)
     if not ids:
         return float("nan")
-    logits = model.run_with_hooks([*prompt, continuation])[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
-    targets = torch.tensor(ids, device=logits.device)[:, None]
-    return logits.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
+    logits = model.run_with_hooks([*prompt, model.lm.W_E[list(ids)]])
+    before = logits[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
+    targets = torch.tensor(ids, device=before.device)[:, None]
+    return before.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
 
 
-def _continue(model: Limber, prompt: Prompt, *sampling) -> list[str]:
+def _continue(model: Limber, prompt: Prompt, *sampling: Any) -> list[list[int]]:
     vocabulary = model.vocabulary
-    rows = generate(model.lm, prompt.residual, prompt.attention_mask, vocabulary.n_used, vocabulary.eos, *sampling)
-    return [vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False) for ids in rows]
+    return generate(model.lm, prompt.residual, prompt.attention_mask, vocabulary.n_used, vocabulary.eos, *sampling)
+
+
+def _text(model: Limber, ids: Sequence[int]) -> str:
+    return model.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
 
 
 def _noise_like(soft_prompt: Float[Tensor, "image_pos d_model"], seed: int) -> Float[Tensor, "image_pos d_model"]:

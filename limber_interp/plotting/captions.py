@@ -2,12 +2,14 @@
 
 import math
 import textwrap
+import warnings
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from limber_interp.records import Captions, write_atomically
+from limber_interp.text import printable
 
 COLUMNS = 4
 
@@ -29,8 +31,10 @@ def figure(record: Captions, path: str | Path) -> None:
         axes.imshow(item.seen)
         axes.set_xticks([])
         axes.set_yticks([])
-        caption = "\n".join(textwrap.wrap(item.caption, 32, max_lines=4)) or "(nothing)"
+        caption = "\n".join(textwrap.wrap(printable(item.caption), 32, max_lines=4)) or "(nothing)"
         axes.set_xlabel(f"{caption}\n{item.logprob:.2f} · without image {item.logprob_no_image:.2f}", parse_math=False)
-    blind = textwrap.shorten(record.caption_no_image, 60) or "(nothing)"
-    sheet.suptitle(f"{record.prompt} …   (without image: {blind})", parse_math=False)
-    write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=150))
+    blind = textwrap.shorten(printable(record.caption_no_image), 60) or "(nothing)"
+    sheet.suptitle(f"{printable(record.prompt)} …   (without image: {blind})", parse_math=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn, and a caption is no place to stop
+        write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=150))

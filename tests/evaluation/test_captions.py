@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from limber_interp.errors import InputError
+from limber_interp.evaluation.captions import _noise_like, captions, mean_logprob
+from limber_interp.images import image_hash
+from limber_interp.models.generation import generate
+from limber_interp.models.limber import Limber
+from limber_interp.records import Captions
+
+
+def test_captions_are_the_models(tiny: Limber, images):
+    record = captions(tiny, images, max_new_tokens=5, batch_size=2)
+    assert [item.caption for item in record.images] == tiny.caption(images, max_new_tokens=5)
+    assert [item.seen.shape for item in record.images] == [(64, 64, 3)] * 3
+    assert list(record.manifest.images.values()) == [image_hash(image) for image in images]
+
+
+def test_mean_logprob_is_that_of_the_next_tokens(tiny: Limber, images):
+    """By hand: the distribution after each prefix, one prefix at a time."""
+    text = " dog on the grass"
+    ids = tiny.vocabulary.encode(text)
+    assert len(ids) > 1
+    soft_prompt = tiny.soft_prompt(images[:1])[0]
+    expected, prefix = [], torch.cat([soft_prompt, tiny.lm.W_E[tiny.vocabulary.encode("A picture of")]])
+    for token in ids:
+        logits = tiny.lm(prefix[None], start_at_layer=0)[0, -1, : tiny.vocabulary.n_used]
+        expected.append(logits.log_softmax(dim=-1)[token].item())
+        prefix = torch.cat([prefix, tiny.lm.W_E[[token]]])
+    found = mean_logprob(tiny, [soft_prompt, "A picture of"], ids)
+    assert found == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+def test_the_scores_belong_to_their_prompts(tiny: Limber, images):
+    """A tiny random model writes bytes that are no text, so scores from a caption read back would be of other tokens."""
+    (item,) = captions(tiny, images[:1], max_new_tokens=4).images
+    soft_prompt = tiny.soft_prompt(images[:1])[0]
+    prompt = tiny.embed([soft_prompt, "A picture of"])
+    (ids,) = generate(
+        tiny.lm, prompt.residual, prompt.attention_mask, tiny.vocabulary.n_used, tiny.vocabulary.eos, max_new_tokens=4
+    )
+    assert item.logprob == pytest.approx(mean_logprob(tiny, [soft_prompt, "A picture of"], ids), abs=1e-5)
+    assert item.logprob_no_image == pytest.approx(mean_logprob(tiny, ["A picture of"], ids), abs=1e-5)
+    assert len({item.logprob, item.logprob_no_image, item.logprob_noise}) == 3
+
+
+def test_the_noise_has_the_norms_of_the_soft_prompt(tiny: Limber, images):
+    soft_prompt = tiny.soft_prompt(images[:1])[0]
+    noise = _noise_like(soft_prompt, seed=0)
+    torch.testing.assert_close(noise.norm(dim=-1), soft_prompt.norm(dim=-1))
+    assert torch.nn.functional.cosine_similarity(noise, soft_prompt).abs().max() < 0.9
+    assert not torch.equal(noise, _noise_like(soft_prompt, seed=1))
+
+
+def test_greedy_captions_are_more_probable_than_chance(tiny: Limber, images):
+    """Each token of a greedy caption is the most probable of all, so its mean is above that of a uniform guess."""
+    record = captions(tiny, images, max_new_tokens=5)
+    assert all(item.logprob > -math.log(tiny.vocabulary.n_used) for item in record.images)
+
+
+def test_a_text_without_tokens_has_no_score(tiny: Limber):
+    assert math.isnan(mean_logprob(tiny, ["A picture of"], []))
+
+
+def test_the_seed_decides_samples_and_noise(tiny: Limber, images):
+    def drawn(seed: int) -> Captions:
+        return captions(tiny, images[:1], max_new_tokens=8, temperature=2.0, seed=seed)
+
+    assert drawn(0).to_json() == drawn(0).to_json()
+    assert drawn(0).images[0].caption != drawn(1).images[0].caption
+    assert drawn(1).manifest.seed == 1
+
+
+def test_json_and_disk(tiny: Limber, images, tmp_path):
+    record = captions(tiny, images[:1], max_new_tokens=3)
+    values = record.as_dict()
+    assert list(values) == ["command", "prompt", "images", "controls", "manifest"]
+    assert values["command"] == "caption"
+    assert list(values["images"][0]) == ["image", "caption", "logprob", "controls"]
+    record.save(tmp_path / "captions.npz")
+    again = Captions.load(tmp_path / "captions.npz")
+    assert again.to_json() == record.to_json()
+    np.testing.assert_array_equal(again.images[0].seen, record.images[0].seen)
+
+
+def test_a_bad_image_among_good_ones_stops_before_any_work(tiny: Limber, images):
+    def never(batches):
+        raise AssertionError("work began")
+
+    with pytest.raises(InputError, match="no/such"):
+        captions(tiny, [images[0], "no/such.png"], progress=never)

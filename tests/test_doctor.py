@@ -1,0 +1,81 @@
+import json
+import shutil
+
+import pytest
+import yaml
+
+from limber_interp.doctor import main
+
+
+def diagnose(capsys, *args: str) -> tuple[int, dict]:
+    status = main([*args, "--json", "-"])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_a_config_that_can_run(world, capsys):
+    status, found = diagnose(capsys, "--config", str(world.config()))
+    assert status == 0
+    assert found["command"] == "doctor"
+    assert found["can_run"] is True
+    assert [part["state"] for part in found["weights"]] == ["here"] * 3
+    assert "0.1 M numbers" in found["weights"][0]["note"]  # the tiny GPT-J: 60,311
+    assert found["free_memory"] > 0
+    assert "torch" in found["versions"]
+
+
+def test_the_tables(world, capsys):
+    assert main(["--config", str(world.config())]) == 0
+    out = capsys.readouterr().out
+    assert "clip: can run" in out
+    assert str(world.projection()) in out
+
+
+def test_what_is_missing_is_named_with_its_place(world, capsys):
+    status, found = diagnose(capsys, "--config", str(world.config()), "--projection", "limber_weights/none/proj.ckpt")
+    assert status == 1
+    (missing,) = [part for part in found["weights"] if part["state"] != "here"]
+    assert (missing["part"], missing["state"]) == ("projection", "missing")
+    assert "limber_weights/none/proj.ckpt, or name another place" in missing["note"]
+
+
+def test_a_truncated_file_is_named_broken(world, capsys, tmp_path):
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(world.projection().read_bytes()[:-8])
+    status, found = diagnose(capsys, "--config", str(world.config()), "--projection", str(torn))
+    assert status == 1
+    assert found["weights"][2]["state"] == "broken"
+    assert "truncated" in found["weights"][2]["note"]
+
+
+def test_a_shard_that_is_not_there(world, capsys, tmp_path):
+    folder = tmp_path / "lm"
+    shutil.copytree(world.lm, folder)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"transformer.wte.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    status, found = diagnose(capsys, "--config", str(world.config()), "--lm", str(folder))
+    assert status == 1
+    assert "names model-00001-of-00002.safetensors, which is not there" in found["weights"][0]["note"]
+
+
+@pytest.mark.parametrize(
+    ("values", "part", "state"),
+    [
+        ({"lm_name": "nobody/no-such-model"}, 0, "hub"),
+        ({"encoder_weights": None}, 1, "hub"),
+        ({"encoder_weights": None, "pretrained_img_encoder": False}, 1, "here"),
+        ({"projection": None}, 2, "missing"),
+        ({"projection": "none"}, 2, "here"),
+    ],
+)
+def test_where_weights_can_come_from(world, capsys, tmp_path, values: dict, part: int, state: str):
+    config = yaml.safe_load(world.config().read_text()) | values
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    status, found = diagnose(capsys, "--config", str(tmp_path / "config.yml"))
+    assert found["weights"][part]["state"] == state
+    assert status == (1 if state == "missing" else 0)
+
+
+def test_an_unknown_config(capsys):
+    assert main(["--config", "emoji_clip"]) == 2
+    assert "nearest: emoji_clip_linear" in capsys.readouterr().err
