@@ -51,7 +51,7 @@ def caption(options: Options) -> Report:
 
     table = Table(
         title=f"Captions after {options.prompt!r}",
-        caption="nats per token of the caption: with the image, without it, and with noise of the same norms in its place",
+        caption="nats per token of the caption: with the image, without it, and with noise of its norms in its place",
     )
     for heading in ("image", "caption"):
         table.add_column(heading, overflow="fold")

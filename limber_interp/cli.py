@@ -5,9 +5,9 @@ A command is a typed dataclass of options and a function from it to a `Report`; 
     def main(args: Sequence[str] | None = None) -> int:
         return run("caption", Options, caption, args)
 
-Exit status: 0 done, 1 the work failed, 2 the arguments or the inputs are wrong. Results go to standard output; progress,
-log and the one line that says what is wrong go to standard error. Nothing heavy may be imported by this file or by the
-head of a command's, so that `--help` and usage errors are instant.
+Exit status: 0 done, 1 the work failed, 2 the arguments or the inputs are wrong. Results go to standard output;
+progress, log and the one line that says what is wrong go to standard error. Nothing heavy may be imported by this file
+or by the head of a command's, so that `--help` and usage errors are instant.
 """
 
 import contextlib
@@ -164,7 +164,9 @@ def _fail(name: str, line: str, status: int, error: Exception | None = None) -> 
 def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """Iterate with a progress bar on standard error, which disappears at its end."""
     console = Console(stderr=True)
-    return iter(track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal))
+    return iter(
+        track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
+    )
 
 
 def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | None:
@@ -189,7 +191,9 @@ def _one_line(box: str) -> str:
     rows = [re.sub(r"^[│|]\s?|\s*[│|]$", "", row).strip() for row in box.splitlines()[1:]]
     parts = re.split(r"^\W{4,}$", "\n".join(rows), flags=re.MULTILINE)
     complaint, *rest = [part.strip() for part in parts if part.strip()]
-    flags = [flag for part in rest if part.startswith("Perhaps") for flag in re.findall(r"^--[\w-]+", part, re.MULTILINE)]
+    flags = [
+        flag for part in rest if part.startswith("Perhaps") for flag in re.findall(r"^--[\w-]+", part, re.MULTILINE)
+    ]
     return complaint + (f"; nearest: {', '.join(flags)}" if flags else "")
 
 

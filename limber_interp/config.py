@@ -8,8 +8,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from limber_interp.errors import InputError, nearest
 from limber_interp.resources import configs_dir
@@ -18,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = "emoji_clip_linear"
 
-KEYS_WITHOUT_EFFECT = frozenset(
-    # LIMBER's configuration class knows these, but its code never reads them
-    "class_dict encs_dir eval_dataset_name eval_dataset_pct eval_every eval_steps fine_tune load load_optimizer "
-    "log_every optimizer_name run_blind save save_every seq_len tokenizer_name train_dataset_name wandb_project "
-    # and this one it reads, as the learning rate of parameters that are frozen in every published config
-    "image_enc_lr".split()
-)
+# LIMBER's configuration class knows these keys, but its code never reads them; `image_enc_lr` it reads, as the learning
+# rate of parameters that are frozen in every published config
+_UNREAD = """
+class_dict encs_dir eval_dataset_name eval_dataset_pct eval_every eval_steps fine_tune image_enc_lr load load_optimizer
+log_every optimizer_name run_blind save save_every seq_len tokenizer_name train_dataset_name wandb_project
+"""
+KEYS_WITHOUT_EFFECT = frozenset(_UNREAD.split())
 
 
 class LimberConfig(BaseModel):

@@ -1,4 +1,4 @@
-"""Opening images: from a path, a `file:` or http(s) URL, bytes, or PIL; always as upright RGB, or refused in one line."""
+"""Opening images from a path, a `file:` or http(s) URL, bytes or PIL: always as upright RGB, or refused in one line."""
 
 import hashlib
 import io
@@ -110,7 +110,8 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
     if not (pixels.min() >= 0 and pixels.max() <= limit):  # so that NaN is refused too
         raise InputError(
-            f"{name}: {image.mode} image with values from {pixels.min():g} to {pixels.max():g}: scale them to [0, {limit:g}]"
+            f"{name}: {image.mode} image with values from {pixels.min():g} to {pixels.max():g}: "
+            f"scale them to [0, {limit:g}]"
         )
     return Image.fromarray(np.rint(pixels * (255 / limit)).astype(np.uint8))
 
@@ -142,7 +143,9 @@ def _download(url: str) -> bytes:
     deadline = time.monotonic() + URL_TIMEOUT
     chunks, size = [], 0
     try:
-        with opener.open(request.Request(url, headers={"User-Agent": "limber_interp"}), timeout=URL_TIMEOUT) as response:
+        with opener.open(
+            request.Request(url, headers={"User-Agent": "limber_interp"}), timeout=URL_TIMEOUT
+        ) as response:
             expected = response.headers.get("Content-Length")
             while chunk := response.read1(2**16):
                 chunks.append(chunk)

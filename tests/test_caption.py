@@ -15,7 +15,17 @@ def picture(tmp_path, images) -> str:
 
 def test_table_json_and_figure(world, picture, tmp_path, capsys):
     out, sheet = tmp_path / "out.json", tmp_path / "sheet.png"
-    args = [picture, "--config", str(world.config()), "--max-new-tokens", "4", "--json", str(out), "--figure", str(sheet)]
+    args = [
+        picture,
+        "--config",
+        str(world.config()),
+        "--max-new-tokens",
+        "4",
+        "--json",
+        str(out),
+        "--figure",
+        str(sheet),
+    ]
     assert main(args) == 0
     shown = capsys.readouterr().out
     values = json.loads(out.read_text())

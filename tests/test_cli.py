@@ -124,8 +124,9 @@ def test_help(capsys):
     assert main("--help") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for option in "config lm encoder-weights projection device dtype seed json figure debug k".split():
-        assert f"--{option} " in out
+    model = ["--config", "--lm", "--encoder-weights", "--projection", "--device", "--dtype", "--seed"]
+    for option in [*model, "--json", "--figure", "--debug", "--k"]:
+        assert f"{option} " in out
     assert "--no-debug" not in out
 
 
@@ -180,13 +181,13 @@ def test_every_command_speaks_of_itself_in_one_voice():
 
 def test_a_reader_that_stops_early_is_no_error():
     """`… | head -1` closes the pipe while we write."""
-    script = (
-        "import sys\nfrom tests.test_cli import main\n"
-        "sys.exit(main(*(f'image-{i}' for i in range(20000))))"
-    )
+    script = "import sys\nfrom tests.test_cli import main\nsys.exit(main(*(f'image-{i}' for i in range(20000))))"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
-        assert process.stdout is not None and process.stderr is not None
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read().decode()

@@ -64,7 +64,9 @@ def test_imports_go_down(path: Path):
         if layer_of(room) == 3:
             assert layer_of(other) < 3, f"{room} imports {module}, its neighbour"
         if room == "plotting":
-            assert other in ("records", "layout", "errors", "text"), f"a figure takes records; {path.name} imports {module}"
+            assert other in ("records", "layout", "errors", "text"), (
+                f"a figure takes records; {path.name} imports {module}"
+            )
         if room in ROOMS:
             assert BOTTOM.index(other) < BOTTOM.index(room), f"{room} imports {module}"
         if layer_of(room) == COMMANDS and layer_of(other) == COMMANDS:
@@ -82,7 +84,9 @@ def test_only_limber_composes_the_models():
 
 
 def test_only_the_engine_imports_deepspeed():
-    users = {str(path.relative_to(PACKAGE)) for path in FILES if any(m.split(".")[0] == "deepspeed" for m in imports(path))}
+    users = {
+        str(path.relative_to(PACKAGE)) for path in FILES if any(m.split(".")[0] == "deepspeed" for m in imports(path))
+    }
     assert users <= {"training/engine.py"}
 
 

@@ -6,7 +6,12 @@ from limber_interp.errors import InputError
 from limber_interp.layout import Layout, Segment
 
 # [2 x 3 patches of a.png][" like" " a"][one pooled position of b.png][" dog"]
-PARTS = [("image", 6, (2, 3), "a.png"), ("text", 2, None, " like a"), ("image", 1, None, "b.png"), ("text", 1, None, " dog")]
+PARTS = [
+    ("image", 6, (2, 3), "a.png"),
+    ("text", 2, None, " like a"),
+    ("image", 1, None, "b.png"),
+    ("text", 1, None, " dog"),
+]
 
 
 def test_positions():

@@ -71,7 +71,7 @@ def mean_logprob(model: Limber, prompt: Sequence[PromptPart], ids: Sequence[int]
     """Mean log-probability per token of a continuation of a prompt, in nats, in float32 over the used vocabulary.
 
     Args:
-        ids: the continuation as tokens, since its text may stand for others (bytes that are no character). NaN if empty.
+        ids: the continuation, as tokens: bytes that are no character do not survive as text. NaN if empty.
     """
     if not ids:
         return float("nan")

@@ -36,5 +36,7 @@ def figure(record: Captions, path: str | Path) -> None:
     blind = textwrap.shorten(printable(record.caption_no_image), 60) or "(nothing)"
     sheet.suptitle(f"{printable(record.prompt)} …   (without image: {blind})", parse_math=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn, and a caption is no place to stop
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing from font"
+        )  # a box is drawn, and a caption is no place to stop
         write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=150))

@@ -68,7 +68,7 @@ class Record:
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:  # by handle: given a name, numpy would append another ending
-                np.savez_compressed(file, record=np.array(text), **arrays)
+                np.savez_compressed(file, allow_pickle=False, record=np.array(text), **arrays)
 
         write_atomically(path, write)
 

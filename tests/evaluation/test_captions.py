@@ -35,7 +35,7 @@ def test_mean_logprob_is_that_of_the_next_tokens(tiny: Limber, images):
 
 
 def test_the_scores_belong_to_their_prompts(tiny: Limber, images):
-    """A tiny random model writes bytes that are no text, so scores from a caption read back would be of other tokens."""
+    """A tiny random model writes bytes that are no text: a caption read back would be scored as other tokens."""
     (item,) = captions(tiny, images[:1], max_new_tokens=4).images
     soft_prompt = tiny.soft_prompt(images[:1])[0]
     prompt = tiny.embed([soft_prompt, "A picture of"])

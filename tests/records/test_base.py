@@ -155,5 +155,3 @@ def test_a_device_is_never_replaced():
     with pytest.raises(InputError, match="is no regular file"):
         write_atomically("/dev/null", lambda temporary: temporary.write_text("x"))
     assert not Path("/dev/null").is_file()
-
-
