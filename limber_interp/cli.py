@@ -65,29 +65,16 @@ class ModelOptions:
     debug: bool = False
     """Show the traceback of an error."""
 
-    def load_config(self) -> LimberConfig:
-        """The config with the options' overrides."""
-        return load_config(
-            self.config,
-            lm_name=self.lm,
-            encoder_weights=self.encoder_weights,
-            projection=self.projection,
-            seed=self.seed,
-        )
+    def load_config(self, **overrides: object) -> LimberConfig:
+        """The config with what these options, and a command's own, replace in it."""
+        parts = {"lm_name": self.lm, "encoder_weights": self.encoder_weights, "projection": self.projection}
+        return load_config(self.config, **{**parts, "seed": self.seed, **overrides})
 
     def load_model(self) -> "Limber":
         """The model of these options. The first thing here that imports torch."""
         from limber_interp.models.limber import load
 
-        return load(
-            self.config,
-            lm=self.lm,
-            encoder_weights=self.encoder_weights,
-            projection=self.projection,
-            device=self.device,
-            dtype=self.dtype,
-            seed=self.seed,
-        )
+        return load(self.load_config(), device=self.device, dtype=self.dtype)
 
     def check_outputs(self) -> None:
         """Raise InputError if a path to write cannot be written, before any work."""
