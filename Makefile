@@ -59,4 +59,4 @@ $(VENV)/installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-dev: setup.cfg pyproject.toml | $(VENV)/installed
 	@$(PIP) install --editable '.[dev]'
-	@touch $@ $(VENV)/installed
+	@touch $@
