@@ -85,6 +85,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         world.config(name).write_text(yaml.safe_dump(values))
         encoder = load_encoder(load_config(world.config(name)))
         projection = Projection(encoder.d_encoder, D_MODEL, extra.get("image_seq_len", 1))
+        projection.linear.weight *= 10  # so that images differ by more than the bias has them in common
         projection.save(world.projection(name), {"hashes": {"encoder": encoder.sha256, "lm": lm_sha256(world.lm)}})
     return world
 
@@ -97,10 +98,11 @@ def tiny(world: World) -> Limber:
 
 @pytest.fixture(scope="session")
 def images() -> list[Image.Image]:
-    """Three pictures of noise, of different sizes and shapes."""
+    """Three pictures of coloured squares, of different sizes and shapes."""
     random = np.random.default_rng(0)
-    sizes = ((80, 96), (64, 64), (200, 50))
-    return [Image.fromarray(random.integers(0, 256, (h, w, 3), dtype=np.uint8)) for h, w in sizes]
+    squares = [Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8)) for _ in range(3)]
+    sizes = ((96, 80), (64, 64), (50, 200))
+    return [image.resize(size, Image.Resampling.NEAREST) for image, size in zip(squares, sizes, strict=True)]
 
 
 def _write_lm(folder: Path) -> None:

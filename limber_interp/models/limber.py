@@ -268,9 +268,7 @@ def load(
     hooked = load_hooked_gptj(lm_folder, dtype, device)
     shape = encoder.d_encoder, hooked.cfg.d_model, _n_tokens(config, encoder)
     if config.projection is None:
-        raise InputError(
-            f"config {config.name} names no projection: give one (--projection), or 'none' for an untrained one"
-        )
+        raise InputError(f"config {config.name} names no projection: give --projection, or 'none' for an untrained one")
     if config.projection == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)

@@ -52,7 +52,7 @@ class Vocabulary:
                     return id
         pieces = " + ".join(repr(token) for token in self.strings(self.encode(spaced)))
         whole = {self.decode(id).strip() for id in range(self.n_used)}
-        near = ", ".join(get_close_matches(word.strip(), whole)) or "none"
+        near = ", ".join(get_close_matches(word.strip(), whole, cutoff=0.5)) or "none"
         raise InputError(f"{word!r} is not one token of the vocabulary, but {pieces}; nearest that are: {near}")
 
 

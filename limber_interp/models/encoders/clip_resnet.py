@@ -41,15 +41,14 @@ class ClipResNet(Encoder):
             described = describe(name, weights, "open_clip_config.json", ("model_cfg",))
             model_cfg, normalise = described["model_cfg"], described.get("preprocess_cfg", {})
         vision = model_cfg["vision_cfg"]
-        width = 32 * vision["width"]  # after four stages, each of which doubles it, and a bottleneck's expansion by 4
+        width = 32 * vision["width"]  # three doublings after the first stage, and a bottleneck's expansion by 4
         heads = width // vision.get("head_width", 64)
+        if config.pretrained_img_encoder and weights is None:
+            weights = Path(from_hub(name, lambda: _download(cls.ARCHITECTURES[name])))
         tower = ModifiedResNet(vision["layers"], model_cfg["embed_dim"], heads, vision["image_size"], vision["width"])
         tower.attnpool = nn.Identity()
-        if config.pretrained_img_encoder:
-            file = weights or from_hub(name, lambda: _download(cls.ARCHITECTURES[name]))
-            stored = read_tensors(file)
-            visual = {key.removeprefix("visual."): stored[key] for key in stored if key.startswith("visual.")}
-            load_tensors(tower, {key: t for key, t in visual.items() if not key.startswith("attnpool.")}, file)
+        if config.pretrained_img_encoder and weights is not None:
+            _load_visual(tower, weights)
         preprocessing = {
             "resize": "short side",
             "interpolation": "bicubic",
@@ -62,6 +61,12 @@ class ClipResNet(Encoder):
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         return rearrange(self.tower(pixels), "b d h w -> b (h w) d")
+
+
+def _load_visual(tower: ModifiedResNet, weights: Path) -> None:
+    """The image tower's part of a whole CLIP, without the attention pooling that is not used."""
+    visual = {key.removeprefix("visual."): t for key, t in read_tensors(weights).items() if key.startswith("visual.")}
+    load_tensors(tower, {key: t for key, t in visual.items() if not key.startswith("attnpool.")}, weights)
 
 
 def _download(architecture: str) -> str:

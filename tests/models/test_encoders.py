@@ -1,0 +1,280 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import BeitConfig, BeitImageProcessorPil, BeitModel
+
+from limber_interp.config import LimberConfig, load_config
+from limber_interp.errors import InputError
+from limber_interp.models.encoders import Beit, encoder_names, load_encoder
+
+NAMES = ("clip", "nfresnet", "beit")
+
+
+def load(world, name: str, **overrides):
+    return load_encoder(load_config(world.config(name), **overrides))
+
+
+def pixels_of(encoder, images) -> torch.Tensor:
+    return torch.stack([encoder.preprocess(image) for image in images])
+
+
+# The tiny encoders equal the bare libraries
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "n_positions", "d_encoder"),
+    [("clip", (2, 2), 4, 256), ("nfresnet", None, 1, 32), ("beit", (4, 4), 16, 24)],
+)
+def test_shapes(world, images, name, grid, n_positions, d_encoder):
+    encoder = load(world, name)
+    assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == (grid, n_positions, d_encoder)
+    assert encoder(pixels_of(encoder, images)).shape == (3, n_positions, d_encoder)
+
+
+def test_clip_equals_open_clip(world, images):
+    folder = world.encoder("clip")
+    clip = open_clip.CLIP(**json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]).eval()
+    clip.load_state_dict(load_file(folder / "model.safetensors"))
+    encoder = load(world, "clip")
+    pixels = pixels_of(encoder, images)
+    with torch.no_grad():
+        feature_map = clip.visual.forward_intermediates(pixels, indices=1)["image_intermediates"][-1]
+    assert feature_map.shape == (3, 256, 2, 2)
+    for row in range(2):
+        for col in range(2):
+            torch.testing.assert_close(encoder(pixels)[:, row * 2 + col], feature_map[:, :, row, col])
+
+
+def test_nfresnet_equals_timm(world, images):
+    folder = world.encoder("nfresnet")
+    described = json.loads((folder / "config.json").read_text())
+    tower = timm.create_model(described["architecture"], num_classes=5, **described["model_args"]).eval()
+    tower.load_state_dict(load_file(folder / "model.safetensors"))
+    encoder = load(world, "nfresnet")
+    pixels = pixels_of(encoder, images)
+    with torch.no_grad():
+        expected = tower.forward_features(pixels).mean(dim=(2, 3))
+    torch.testing.assert_close(encoder(pixels)[:, 0], expected)
+
+
+def test_beit_equals_transformers(world, images):
+    encoder = load(world, "beit")
+    pixels = pixels_of(encoder, images)
+    with torch.no_grad():
+        tower = BeitModel.from_pretrained(world.encoder("beit"), add_pooling_layer=False).eval()
+        expected = tower(pixels).last_hidden_state[:, 1:]
+    torch.testing.assert_close(encoder(pixels), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_frozen_and_in_eval_mode(world, name):
+    encoder = load(world, name)
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_image_is_encoded_as_in_a_batch(world, images, name):
+    encoder = load(world, name)
+    pixels = pixels_of(encoder, images)
+    torch.testing.assert_close(encoder(pixels[1:2]), encoder(pixels)[1:2])
+
+
+# Preprocessing
+
+
+def test_clip_preprocessing_equals_open_clips(world, images):
+    encoder = load(world, "clip")
+    reference = open_clip.image_transform(64, is_train=False, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    for image in images:
+        torch.testing.assert_close(encoder.preprocess(image), reference(image))
+
+
+def test_beit_preprocessing_equals_its_image_processor(world, images):
+    encoder = load(world, "beit")
+    processor = BeitImageProcessorPil.from_pretrained(world.encoder("beit"))
+    for image in images:
+        expected = processor(image, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(encoder.preprocess(image), expected)
+
+
+def test_nfresnet_sees_plain_pixels(world):
+    """Short side resized, centre cropped, in [0, 1], neither normalised nor augmented at random as LIMBER does."""
+    encoder = load(world, "nfresnet")
+    wide = np.zeros((64, 192, 3), dtype=np.uint8)
+    wide[:, 64:128] = (255, 128, 0)
+    pixels = encoder.preprocess(Image.fromarray(wide))
+    expected = torch.tensor([1, 128 / 255, 0]).view(3, 1, 1).expand(3, 64, 64)
+    torch.testing.assert_close(pixels, expected)
+    assert torch.equal(pixels, encoder.preprocess(Image.fromarray(wide)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_visible_undoes_the_normalisation(world, name):
+    encoder = load(world, name)
+    square = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(encoder.visible(encoder.preprocess(Image.fromarray(square))), square)
+
+
+def test_grey_images_become_rgb(world):
+    assert load(world, "clip").preprocess(Image.new("L", (70, 64), 9)).shape == (3, 64, 64)
+
+
+# Random weights
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_random_weights_are_those_of_the_seed(world, images, name):
+    state = torch.get_rng_state()
+    first, again = (load(world, name, pretrained_img_encoder=False, seed=3) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    pixels = pixels_of(first, images)
+    assert torch.equal(first(pixels), again(pixels))
+    assert first.sha256 == again.sha256
+    other, trained = load(world, name, pretrained_img_encoder=False, seed=4), load(world, name)
+    assert len({first.sha256, other.sha256, trained.sha256}) == 3
+    assert not torch.allclose(first(pixels), other(pixels))
+
+
+def test_the_hash_of_drawn_weights_survives_another_machines_rounding(world):
+    encoder = load(world, "nfresnet", pretrained_img_encoder=False)
+    expected = encoder.sha256
+    rounded = load(world, "nfresnet", pretrained_img_encoder=False)
+    with torch.no_grad():
+        for parameter in rounded.parameters():
+            parameter.mul_(1 + 1e-6)
+    assert rounded.sha256 == expected
+
+
+def test_the_hash_of_trained_weights_notices_one_value(world):
+    encoder, changed = load(world, "clip"), load(world, "clip")
+    with torch.no_grad():
+        changed.tower.conv1.weight[0, 0, 0, 0] *= 1.01
+    assert changed.sha256 != encoder.sha256
+
+
+# Wrong input
+
+
+def test_unknown_name(world):
+    with pytest.raises(InputError, match="unknown encoder 'clip_resnet_larg'; nearest: clip_resnet_large"):
+        load(world, "clip", encoder_name="clip_resnet_larg")
+
+
+def test_wrong_image_size(world):
+    with pytest.raises(InputError, match="emoji_clip takes images of 64 x 64 pixels; found image_size 96"):
+        load(world, "clip", image_size=96)
+
+
+def test_missing_folder(world, tmp_path):
+    with pytest.raises(InputError, match="encoder weights .*nowhere: no such file or folder; put them there"):
+        load(world, "clip", encoder_weights=str(tmp_path / "nowhere"))
+
+
+def test_no_folder_named(world):
+    config = LimberConfig(encoder_name="emoji_nfresnet", image_size=64)
+    with pytest.raises(InputError, match="encoder_weights names no folder .* expected one that holds config.json"):
+        load_encoder(config)
+
+
+def test_description_without_a_key(world, tmp_path):
+    folder = Path(shutil.copytree(world.encoder("nfresnet"), tmp_path / "nfresnet"))
+    (folder / "config.json").write_text('{"architecture": "nf_resnet50", "image_size": 64}')
+    with pytest.raises(InputError, match="config.json: key 'model_args' is missing"):
+        load(world, "nfresnet", encoder_weights=str(folder))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_truncated_weights(world, tmp_path, name):
+    folder = Path(shutil.copytree(world.encoder(name), tmp_path / name))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match="truncated or not a safetensors file"):
+        load(world, name, encoder_weights=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [("clip", "visual.conv1.weight"), ("nfresnet", "stem.conv.weight"), ("beit", "embeddings.cls_token")],
+)
+def test_wrong_shape(world, tmp_path, name, tensor):
+    folder = Path(shutil.copytree(world.encoder(name), tmp_path / name))
+    tensors = load_file(folder / "model.safetensors")
+    shape = tuple(tensors[tensor].shape)
+    tensors[tensor] = torch.zeros(1, 2)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    message = rf"tensor '{tensor.removeprefix('visual.')}': found shape \(1, 2\), expected \({shape[0]}, "
+    with pytest.raises(InputError, match=message):
+        load(world, name, encoder_weights=str(folder))
+
+
+def test_weights_that_only_the_hub_has(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, size in (
+        ("clip_resnet_large", 384),
+        ("nfresnet50", 384),
+        ("microsoft/beit-large-patch16-224-pt22k", 224),
+    ):
+        with pytest.raises(InputError, match="weights cannot be had: .* name the folder in encoder_weights"):
+            load_encoder(LimberConfig(encoder_name=name, image_size=size))
+
+
+# LIMBER's encoders at their true shapes, with random weights
+
+
+@pytest.mark.slow
+def test_clip_rn50x16_at_its_true_shape():
+    encoder = load_encoder(LimberConfig(encoder_name="clip_resnet_large", image_size=384, pretrained_img_encoder=False))
+    assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == ((12, 12), 144, 3072)
+    pixels = 0.1 * torch.randn(1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    visual = open_clip.create_model("RN50x16").visual.eval()
+    visual.attnpool = torch.nn.Identity()
+    visual.load_state_dict(encoder.tower.state_dict())
+    with torch.no_grad():
+        expected, found = visual(pixels), encoder(pixels)
+    assert expected.std() > 0.01
+    assert torch.equal(found, expected.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.slow
+def test_nfresnet50_at_its_true_shape(tmp_path):
+    torch.manual_seed(0)
+    tower = timm.create_model("nf_resnet50").eval()
+    torch.save(tower.state_dict(), tmp_path / "nf_resnet50.pth")
+    encoder = load_encoder(
+        LimberConfig(encoder_name="nfresnet50", image_size=384, encoder_weights=str(tmp_path / "nf_resnet50.pth"))
+    )
+    assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == (None, 1, 2048)
+    pixels = torch.rand(1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        # LIMBER's construction: all but the head, then an average over all places
+        body = torch.nn.Sequential(*list(tower.children())[:-1], torch.nn.AdaptiveAvgPool2d((1, 1)))
+        expected = body(pixels)[:, :, 0, 0]
+    torch.testing.assert_close(encoder(pixels)[:, 0], expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", Beit.ARCHITECTURES)
+def test_beit_large_at_its_true_shape(name):
+    encoder = load_encoder(LimberConfig(encoder_name=name, image_size=224, pretrained_img_encoder=False))
+    assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == ((14, 14), 196, 1024)
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    bare = BeitModel(BeitConfig(**Beit.ARCHITECTURES[name]), add_pooling_layer=False).eval()
+    bare.load_state_dict(encoder.tower.state_dict())
+    with torch.no_grad():
+        expected = bare(pixels).last_hidden_state[:, 1:]
+    assert expected.std() > 0.01
+    assert torch.equal(encoder(pixels), expected)
+
+
+def test_limbers_names_are_known():
+    limbers = {"clip_resnet", "clip_resnet_large", "nfresnet50", *Beit.ARCHITECTURES}
+    assert limbers < set(encoder_names())
