@@ -10,3 +10,7 @@ from limber_interp.records.base import installed_versions as installed_versions
 from limber_interp.records.base import write_atomically as write_atomically
 from limber_interp.records.captions import Caption as Caption
 from limber_interp.records.captions import Captions as Captions
+from limber_interp.records.controls import Control as Control
+from limber_interp.records.controls import Target as Target
+from limber_interp.records.nearest_tokens import ImageTokens as ImageTokens
+from limber_interp.records.nearest_tokens import NearestTokens as NearestTokens

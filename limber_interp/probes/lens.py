@@ -1,0 +1,155 @@
+"""Reading hidden states against a vocabulary, a block of positions at a time, so that the scores of all never exist.
+
+A lens is any function from hidden states `(n, d_model)` to float32 scores `(n, n_used)`, larger for nearer tokens.
+`read` keeps of its scores the k best tokens and the ranks of watched ones.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from limber_interp.errors import InputError
+
+Metric = Literal["cosine", "dot", "euclidean", "centred_cosine"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+# Scores in memory at a time (64 MiB): 333 positions of GPT-J's vocabulary. Larger blocks were no faster.
+BLOCK = 2**24
+
+Lens = Callable[[Tensor], Tensor]
+
+
+class EmbeddingLens:
+    """Similarity of hidden states to the used rows of a token matrix, W_E or the transpose of W_U.
+
+    - `cosine`: the angle alone. Soft prompts are often many times longer than token embeddings; only this metric and
+      the centred one do not care.
+    - `dot`: the logit that the row would give without LayerNorm and bias. Long rows win, for every hidden state.
+    - `euclidean`: minus the distance, so that here too a larger score is nearer. For a hidden state much longer than
+      every row the distances differ little and rank nearly as the dot product does, less half the row's squared norm.
+    - `centred_cosine`: the cosine after the mean of the used rows is subtracted from both sides, rows and hidden states
+      alike. Embeddings lie in a narrow cone around their mean (Ethayarajh 2019, arXiv 1909.00512), so that all cosines
+      are high and rank by what every token shares; removing the mean removes that share (Mu & Viswanath 2018,
+      arXiv 1702.01417, who then also remove the top directions). It is the vocabulary's mean on both sides, because a
+      mean of prompts would make the result of one image depend on the others. It misleads where hidden states are far
+      off that cone: what all soft prompts share then stays in, and the same few hub tokens win at every position.
+
+    Computed in float32 whatever the matrix is stored in; a matrix in half precision is copied once.
+    """
+
+    def __init__(
+        self, matrix: Float[Tensor, "rows d_model"], metric: str = "cosine", n_used: int | None = None
+    ) -> None:
+        if metric not in METRICS:
+            raise InputError(f"metric {metric!r} is unknown; use one of {', '.join(METRICS)}")
+        self.metric = metric
+        self.rows = matrix[:n_used].detach().float()
+        self.n_used = len(self.rows)
+        self._centre = self.rows.mean(0) if metric == "centred_cosine" else None
+        self._norms = torch.cat([self._centred(block).norm(dim=-1) for block in self.rows.split(4096)])
+
+    def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
+        """Scores that rank as the metric does; only `pairs` gives its values.
+
+        One matrix product, and then arithmetic on its result instead of on a scaled or centred copy of the matrix:
+        what is the same for all rows, as the norm of the hidden state, is left out where it changes no order.
+        """
+        hidden = self._centred(hidden)
+        scores = hidden @ self.rows.T
+        match self.metric:
+            case "cosine":
+                scores.div_(_positive(self._norms))
+            case "euclidean":  # |h - w|^2 = |h|^2 - 2 (h.w - |w|^2 / 2)
+                scores.sub_(self._norms.square() / 2)
+            case "centred_cosine":
+                assert self._centre is not None
+                scores.sub_((hidden @ self._centre)[:, None]).div_(_positive(self._norms))
+        return scores
+
+    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """The metric between each hidden state and its own k rows, from its definition.
+
+        Nothing cancels here, as it does in a distance that is computed through a matrix product. The cosine with a
+        vector of length 0 is 0.
+        """
+        hidden = self._centred(hidden)
+
+        def score(column: Tensor) -> Tensor:
+            rows = self._centred(self.rows[column])
+            match self.metric:
+                case "dot":
+                    return (hidden * rows).sum(-1)
+                case "euclidean":
+                    return -(hidden - rows).norm(dim=-1)
+            return (hidden * rows).sum(-1) / _positive(hidden.norm(dim=-1) * rows.norm(dim=-1))
+
+        return torch.stack([score(column) for column in ids.unbind(-1)], dim=-1)
+
+    def _centred(self, vectors: Tensor) -> Tensor:
+        return vectors if self._centre is None else vectors - self._centre
+
+
+class Reading(NamedTuple):
+    """What `read` keeps.
+
+    Attributes:
+        ids: the k best tokens, best first; of tokens with the same score, the one with the lower id comes first.
+        scores: their scores.
+        ranks: of each watched token, 1 for the best: one more than the number of tokens with a higher score.
+    """
+
+    ids: Int[Tensor, "n k"]
+    scores: Float[Tensor, "n k"]
+    ranks: Int[Tensor, "n watched"]
+
+
+@torch.no_grad()
+def read(
+    lens: EmbeddingLens, hidden: Float[Tensor, "n d_model"], k: int, watched: Int[Tensor, " watched"] | None = None
+) -> Reading:
+    """The k best tokens of each hidden state, and the ranks of the watched ones, in blocks of positions.
+
+    Raises:
+        InputError: k is not between 1 and the number of used tokens.
+    """
+    if not 1 <= k <= lens.n_used:
+        raise InputError(f"k = {k}: choose 1 to {lens.n_used}, the number of tokens in the vocabulary")
+    blocks = []
+    for block in hidden.float().split(max(1, BLOCK // lens.n_used)):
+        scores = lens(block)
+        ids = _best(scores, k).sort(dim=-1).values
+        exact, order = lens.pairs(block, ids).sort(dim=-1, descending=True, stable=True)
+        blocks.append(Reading(ids.gather(-1, order), exact, _ranks(scores, watched)))
+    return Reading(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+
+
+def _best(scores: Float[Tensor, "n n_used"], k: int) -> Int[Tensor, "n k"]:
+    """Ids of the k largest of each row; of those that tie for the last place, the lowest ids.
+
+    `topk` takes any of them, not the same on every device. One place more shows whether there was a tie.
+    """
+    values, ids = scores.topk(min(k + 1, scores.shape[-1]), dim=-1)
+    if values.shape[-1] > k:
+        tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(-1)
+        for row in tied.tolist():  # one at a time: sorting is slow, needs memory, and is rarely needed
+            ids[row, :k] = scores[row].sort(descending=True, stable=True).indices[:k]
+    return ids[:, :k]
+
+
+def _ranks(scores: Float[Tensor, "n n_used"], watched: Int[Tensor, " watched"] | None) -> Int[Tensor, "n watched"]:
+    if watched is None or len(watched) == 0:
+        return torch.empty(len(scores), 0, dtype=torch.int64, device=scores.device)
+    if scores.device.type == "cpu":  # numpy sorts several times faster than torch does there
+        ascending = torch.from_numpy(np.sort(scores.numpy(), axis=-1))
+    else:
+        ascending = scores.sort(dim=-1).values
+    not_higher = torch.searchsorted(ascending, scores[:, watched].contiguous(), right=True)
+    return 1 + scores.shape[-1] - not_higher
+
+
+def _positive(norms: Tensor) -> Tensor:
+    return norms.clamp_min(torch.finfo(torch.float32).tiny)

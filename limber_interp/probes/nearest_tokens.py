@@ -1,0 +1,238 @@
+"""The vocabulary tokens nearest to a soft prompt: what the language model is handed, before it does anything."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limber_interp.errors import InputError
+from limber_interp.images import describe, image_hash, load_image
+from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.probes.controls import DESCRIPTIONS, controls_of, generator, noise, random_map
+from limber_interp.probes.lens import EmbeddingLens, read
+from limber_interp.probes.targets import Watch, permutation_p
+from limber_interp.records import Control, ImageTokens, NearestTokens
+from limber_interp.resources import weights_dir
+
+N_OTHERS = 19  # with 19 others a p-value can reach 0.05
+N_SCORES = 100  # as many scores of a control as a 95 % quantile needs
+ROWS_AT_ONCE = 512  # soft-prompt vectors of a control in memory
+
+
+@torch.no_grad()
+def nearest_tokens(
+    model: Limber,
+    images: ImageSource | Iterable[ImageSource],
+    k: int = 5,
+    metric: str = "cosine",
+    matrix: str = "W_E",
+    targets: Sequence[str] = (),
+    controls: str | bool = "full",
+    seed: int = 0,
+    *,
+    n_draws: int | None = None,
+    others: Sequence[ImageSource] | None = None,
+    batch_size: int = 8,
+    keep_seen: int = 100,
+    progress: Callable[[Iterable[ImageSource]], Iterable[ImageSource]] = iter,
+) -> NearestTokens:
+    """For each position of each image's soft prompt, the k nearest rows of W_E or W_U.
+
+    Images are encoded in batches and read a block of positions at a time; of an image only its k best tokens per
+    position, the controls' best scores and the pixels that the encoder sees (of the first `keep_seen`) stay in memory.
+
+    It misleads: a soft prompt is far from every token, in norm and in direction, and something is always nearest. A
+    token counts only beside the controls. That no noun is near does not mean that the model cannot find it: the
+    translation can happen inside of the model (Schwettmann et al. 2023, arXiv 2308.01544). With W_U the scores are
+    no logits: there is no LayerNorm and no bias.
+
+    Args:
+        metric: `cosine`, `dot`, `euclidean` or `centred_cosine`; see `EmbeddingLens`.
+        targets: words to follow, each a single token with or without a leading space: rank at each position, and
+            p-values of the best rank against words (`targets.matched_words`) and against the other images. An image
+            that shows the target too counts as another one, which only makes that p-value larger.
+        controls: `none`, `fast` (noise, random map) or `full` (other images' prompts too); see `probes.controls`.
+            Targets are compared to other images with `full` alone.
+        seed: of everything that the controls draw.
+        n_draws: soft prompts per control and image; None: as many as make 100 positions.
+        others: images whose prompts serve as control where fewer than 20 images are given; None: the bundled scenes.
+            Scores are kept of up to 19 drawn at random from the others that were given and these.
+        progress: wraps the iteration over images.
+
+    Raises:
+        InputError: an argument out of its range, a target that is no token, an image that cannot be opened, a language
+            model whose weights were folded or centred, a soft prompt that is not finite.
+    """
+    if model.lm.cfg.normalization_type != "LN":
+        raise InputError("language model with folded LayerNorm: its norms are not the checkpoint's; load it raw")
+    if matrix not in ("W_E", "W_U"):
+        raise InputError(f"matrix {matrix!r} is unknown; use W_E or W_U")
+    if n_draws is not None and n_draws < 1:
+        raise InputError(f"n_draws = {n_draws}: draw at least 1")
+    names = controls_of(controls)
+    n_used = model.vocabulary.n_used
+    lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, n_used)
+    if not 1 <= k <= n_used:
+        raise InputError(f"k = {k}: choose 1 to {n_used}, the number of tokens in the vocabulary")
+    probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, seed, n_draws)
+
+    given = [images] if isinstance(images, ImageSource) else images
+    found = list(probe.over(progress(given), batch_size, keep_seen))
+    if not found:
+        raise InputError("no image given")
+    if "other_images" in names:
+        spare = []
+        if len(found) <= N_OTHERS:
+            bare = replace(probe, controls=())
+            spare = list(bare.over(_bundled_scenes() if others is None else others, batch_size, 0))
+        found = list(_beside_others(found, spare, k, seed))
+
+    results = tuple(item.result for item in found)
+    ids = sorted({int(id) for result in results for id in np.unique(result.token_ids)})
+    lengths = torch.cat([block.float().norm(dim=-1) for block in model.lm.W_E[:n_used].split(4096)])
+    times = Counter(result.image for result in results)
+    pictures = {
+        item.result.image if times[item.result.image] == 1 else f"{item.result.image} [{i}]": item.sha256
+        for i, item in enumerate(found)
+    }
+    return NearestTokens(
+        metric=metric,
+        matrix=matrix,
+        k=k,
+        images=results,
+        tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)),
+        token_norms=_quantiles(lengths.cpu().numpy()),
+        manifest=replace(model.manifest(seed=seed), images=pictures),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One image's result, and what the other images' results need of it: the best ranks of the targets."""
+
+    result: ImageTokens
+    sha256: str
+    best_ranks: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """The settings of one run."""
+
+    model: Limber
+    lens: EmbeddingLens
+    k: int
+    watch: Watch
+    controls: tuple[str, ...]
+    seed: int
+    n_draws: int | None
+
+    def over(self, sources: Iterable[ImageSource], batch_size: int, keep_seen: int) -> Iterator[_Found]:
+        """Each image's result, without the comparison to the others'."""
+        model, sources = self.model, iter(sources)
+        index = 0
+        while batch := list(islice(sources, batch_size)):
+            opened = [load_image(source) for source in batch]
+            pixels = model.preprocess(opened)
+            encodings = model.encode(pixels)
+            soft_prompts = model.projection(encodings).float()
+            for source, soft_prompt in zip(batch, soft_prompts, strict=True):
+                if not soft_prompt.isfinite().all():
+                    raise InputError(f"{describe(source)}: its soft prompt is not finite; check encoder and projection")
+            reading = read(self.lens, soft_prompts.flatten(0, 1), self.k, self.watch.ids.to(model.device))
+            ids, scores, ranks = (part.unflatten(0, soft_prompts.shape[:2]).cpu().numpy() for part in reading)
+            for i, source in enumerate(batch):
+                yield _Found(
+                    ImageTokens(
+                        image=describe(source),
+                        grid=model.encoder.grid if soft_prompts.shape[1] == model.encoder.n_positions else None,
+                        token_ids=ids[i].astype(np.int32),
+                        scores=scores[i],
+                        norms=soft_prompts[i].norm(dim=-1).cpu().numpy(),
+                        controls=self._controls(encodings[i], soft_prompts[i], index),
+                        targets=self.watch.read(ranks[i]),
+                        seen=model.encoder.visible(pixels[i]) if index < keep_seen else None,
+                    ),
+                    image_hash(opened[i]),
+                    ranks[i, :, : len(self.watch.words)].min(axis=0),
+                )
+                index += 1
+
+    def _controls(
+        self,
+        encoding: Float[Tensor, "image_pos d_encoder"],
+        soft_prompt: Float[Tensor, "pos d_model"],
+        index: int,
+    ) -> tuple[Control, ...]:
+        n_draws = self.n_draws or math.ceil(N_SCORES / len(soft_prompt))
+        found = []
+        for name in self.controls:
+            if name == "other_images":  # comes from the results themselves
+                continue
+            stream = generator(self.seed, name, index)
+            scores, best_ranks = [], []
+            at_once = max(1, ROWS_AT_ONCE // len(soft_prompt))
+            for start in range(0, n_draws, at_once):
+                n = min(at_once, n_draws - start)
+                if name == "noise":
+                    drawn = noise(soft_prompt, n, stream)
+                else:
+                    drawn = random_map(encoding, soft_prompt, n, stream)
+                reading = read(self.lens, drawn.flatten(0, 1), 1, self.watch.target_ids.to(drawn.device))
+                scores.append(reading.scores.view(n, -1).cpu().numpy())
+                best_ranks.append(reading.ranks.unflatten(0, (n, -1)).amin(1).cpu().numpy())
+            hits = (np.concatenate(best_ranks) <= self.k).mean(axis=0)
+            named = dict(zip(self.watch.words, hits.tolist(), strict=True))
+            found.append(Control(name, DESCRIPTIONS[name], self.seed, np.concatenate(scores), named))
+        return tuple(found)
+
+
+def _beside_others(found: list[_Found], spare: list[_Found], k: int, seed: int) -> Iterator[_Found]:
+    """Each result with the control `other_images`: what was found at all other images and at the spare ones."""
+    pool = [*found, *spare]
+    pictures = np.array([item.sha256 for item in pool])
+    best_ranks = np.stack([item.best_ranks for item in pool])
+    for i, item in enumerate(found):
+        others = np.flatnonzero(pictures != item.sha256)  # the same picture may be given twice
+        if not len(others):
+            raise InputError("control 'other_images': there is no other image; give some, or choose controls 'fast'")
+        order = torch.randperm(len(others), generator=generator(seed, "other_images", i))[:N_OTHERS]
+        drawn = [pool[j].result for j in others[np.sort(order.numpy())]]
+        targets = item.result.targets
+        hits = (best_ranks[others] <= k).mean(axis=0).tolist()
+        control = Control(
+            name="other_images",
+            description=DESCRIPTIONS["other_images"],
+            seed=seed,
+            scores=np.stack([result.scores[:, 0] for result in drawn]),
+            hits=dict(zip((target.word for target in targets), hits, strict=True)),
+            sources=tuple(result.image for result in drawn),
+        )
+        compared = tuple(
+            replace(t, p_images=permutation_p(float(t.best_rank), best_ranks[others, column]), n_images=len(others))
+            for column, t in enumerate(targets)
+        )
+        controls = (*item.result.controls, control)
+        yield replace(item, result=replace(item.result, controls=controls, targets=compared))
+
+
+def _bundled_scenes() -> list[ImageSource]:
+    """As many bundled scenes as a control needs, and one more, because the image looked at may be one of them."""
+    folder = weights_dir() / "emoji" / "scenes" / "images"
+    return list(sorted(path for path in folder.glob("*") if path.is_file())[: N_OTHERS + 1])
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    return {
+        "q05": float(np.quantile(values, 0.05)),
+        "q25": float(np.quantile(values, 0.25)),
+        "median": float(np.median(values)),
+        "q75": float(np.quantile(values, 0.75)),
+        "q95": float(np.quantile(values, 0.95)),
+    }
