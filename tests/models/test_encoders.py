@@ -234,7 +234,11 @@ def test_weights_that_only_the_hub_has(monkeypatch):
 def test_clip_rn50x16_at_its_true_shape():
     encoder = load_encoder(LimberConfig(encoder_name="clip_resnet_large", image_size=384, pretrained_img_encoder=False))
     assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == ((12, 12), 144, 3072)
-    pixels = 0.1 * torch.randn(1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):  # residual branches start at 0, and would hide a mistake
+                module.weight.fill_(1.5)
+    pixels = torch.randn(1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
     visual = open_clip.create_model("RN50x16").visual.eval()
     visual.attnpool = torch.nn.Identity()
     visual.load_state_dict(encoder.tower.state_dict())
@@ -262,8 +266,8 @@ def test_nfresnet50_at_its_true_shape(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", Beit.ARCHITECTURES)
-def test_beit_large_at_its_true_shape(name):
+def test_beit_large_at_its_true_shape():
+    name = "microsoft/beit-large-patch16-224-pt22k"  # the other differs in its position bias, as the tiny one has it
     encoder = load_encoder(LimberConfig(encoder_name=name, image_size=224, pretrained_img_encoder=False))
     assert (encoder.grid, encoder.n_positions, encoder.d_encoder) == ((14, 14), 196, 1024)
     pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))

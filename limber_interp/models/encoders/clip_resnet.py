@@ -20,8 +20,8 @@ class ClipResNet(Encoder):
     Radford et al., arXiv 2103.00020; its spatial features as MAGMA (arXiv 2112.05253) and LIMBER take them. It was
     trained on images with captions, so what its vectors hold may have been named by language before.
 
-    Random weights keep the initial batch-norm statistics (mean 0, variance 1), under which activations grow from block
-    to block: estimate the statistics on some images before a random CLIP serves as a control.
+    Random weights keep the initial batch-norm statistics (mean 0, variance 1) and residual branches whose last scale is
+    0, so that what comes out is tiny: estimate the statistics on some images before a random CLIP serves as a control.
     """
 
     ARCHITECTURES: ClassVar = {
