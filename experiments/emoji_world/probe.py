@@ -1,13 +1,21 @@
-"""What a linear probe finds in an encoder's output: it tells encoder from projection from language model."""
+"""What a linear probe finds in an encoder's output: it tells encoder from projection from language model.
 
+    python -m experiments.emoji_world.probe --config emoji_beit_random_linear
+"""
+
+import argparse
+import json
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from experiments.emoji_world.scenes import pixels_of
 from experiments.emoji_world.world import BACKGROUNDS, NOUNS, RELATIONS, Scene, sample_scene
+from limber_interp.config import load_config
+from limber_interp.models.encoders import load_encoder
 
 
 def labels(scenes: list[Scene]) -> Tensor:
@@ -80,3 +88,21 @@ def probe_encoder(encode: Callable[[Tensor], Tensor], count: int = 6000, test: i
     scenes = [sample_scene(rng) for _ in range(count + test)]
     encodings = torch.cat([encode(pixels_of(scenes[i : i + 100], rng)).float() for i in range(0, len(scenes), 100)])
     return linear_probe(encodings[:count], scenes[:count], encodings[count:], scenes[count:])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Probes the encoder of a config as the package loads it: the random ones have no training stage to do so."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--config", required=True)
+    args = parser.parse_args(arguments)
+    encoder = load_encoder(load_config(args.config))
+
+    def encode(pixels: Tensor) -> Tensor:
+        pictures = (pixels.permute(0, 2, 3, 1) * 255).round().byte().numpy()
+        return encoder(torch.stack([encoder.preprocess(Image.fromarray(picture)) for picture in pictures]))
+
+    print(json.dumps({"sha256": encoder.sha256, "linear probe": probe_encoder(encode)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,3 +14,4 @@ from limber_interp.records.controls import Control as Control
 from limber_interp.records.controls import Target as Target
 from limber_interp.records.nearest_tokens import ImageTokens as ImageTokens
 from limber_interp.records.nearest_tokens import NearestTokens as NearestTokens
+from limber_interp.records.training import TrainingRun as TrainingRun

@@ -1,0 +1,69 @@
+"""Writes the stages' reports into this folder's README.md, between its two marks. No number is typed by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+ROWS = {
+    "CLIP": "emoji_clip_linear",
+    "CLIP, seed 1": "emoji_clip_linear_seed1",
+    "CLIP, seed 2": "emoji_clip_linear_seed2",
+    "CLIP, held-out pairs": "emoji_clip_linear_held_out_pairs",
+    "CLIP, language model without word maps": "without_word_maps",
+    "BEiT-FT": "emoji_beit_ft_linear",
+    "NF-ResNet": "emoji_nfrn_linear",
+    "BEiT": "emoji_beit_linear",
+    "NF-ResNet, random": "emoji_nfrn_random_linear",
+    "BEiT, random": "emoji_beit_random_linear",
+}
+PROBES = {
+    "CLIP": "clip",
+    "BEiT-FT": "beit_ft",
+    "NF-ResNet": "nfresnet",
+    "BEiT": "beit",
+    "NF-ResNet, random": "probe_emoji_nfrn_random_linear",
+    "BEiT, random": "probe_emoji_beit_random_linear",
+}
+TOLD = ("nouns", "nouns, one object", "nouns, two objects", "nouns, wrong image", "categories", "sizes", "background", "relation")  # fmt: skip
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows])
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+def tables(reports: dict[str, dict]) -> str:
+    evaluated = {row: reports[f"eval_{stage}"] for row, stage in ROWS.items() if f"eval_{stage}" in reports}
+    probed = {row: reports[stage]["linear probe"] for row, stage in PROBES.items() if stage in reports}
+    blocks = [
+        "### What the captions tell (500 unseen scenes, greedy, `A picture of`)\n\n"
+        + table(["", *TOLD], [[row, *(report[key] for key in TOLD)] for row, report in evaluated.items()]),
+        "### Loss on unseen captions, nats per token\n\n"
+        + table(["", "right image", "wrong image", "none"], [[row, *(report["loss"][k] for k in ("right", "wrong", "none"))] for row, report in evaluated.items()]),
+        "### hit@5 of the nearest tokens (cosine, `W_E`), beside the controls\n\n"
+        + table(["", "right image", "wrong image", "noise", "random map"], [[row, *(report["hit@5 of the nearest tokens"][k] for k in ("right image", "wrong image", "noise", "random map"))] for row, report in evaluated.items()]),
+        "### Linear probe on the encodings: what was there to be carried over\n\n"
+        + table(["", "nouns", "background", "relation"], [[row, *(probe[k] for k in ("nouns", "background", "relation"))] for row, probe in probed.items()]),
+    ]  # fmt: skip
+    for title, stages in (("Language model", ("lm", "lm_without_word_maps")), ("Encoders", ("clip", "nfresnet", "beit", "beit_ft"))):  # fmt: skip
+        for stage in stages:
+            if stage in reports:
+                told = {k: v for k, v in reports[stage].items() if k != "linear probe"}
+                blocks.append(f"### {title}: `{stage}`\n\n```json\n{json.dumps(told, indent=1)}\n```")
+    minutes = [[f"`{stage}`", report["stage_minutes"]] for stage, report in reports.items()]
+    total = round(sum(report["stage_minutes"] for report in reports.values()), 1)
+    blocks.append("### Minutes per stage, as run\n\n" + table(["stage", "minutes"], [*minutes, ["in all", total]]))
+    return "\n\n".join(blocks)
+
+
+def write_tables(folder: Path, readme: Path) -> None:
+    reports = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{BEGIN}\n{tables(reports)}\n{END}{after}", encoding="utf-8")

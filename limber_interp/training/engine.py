@@ -1,0 +1,200 @@
+"""Drives the training of a projection with DeepSpeed. The only file that imports it."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from limber_interp.config import LimberConfig
+from limber_interp.errors import InputError
+from limber_interp.models.limber import Limber, load
+from limber_interp.models.projection import Projection
+from limber_interp.records import TrainingRun, check_writable
+from limber_interp.training.data import Example, caption_tokens, encodings, order, read_folder
+from limber_interp.training.objective import caption_loss
+from limber_interp.training.whitening import Whitened, statistics
+
+Progress = Callable[[Iterable[int], str], Iterable[int]]
+
+
+def train(
+    config: LimberConfig,
+    data: str | Path,
+    out: str | Path,
+    held_out: str | Path | None = None,
+    encodings_folder: str | Path | None = None,
+    progress: Progress = lambda items, _: items,
+) -> TrainingRun:
+    """Train a config's projection on a folder in LIMBER's format; encoder and language model stay frozen.
+
+    Recipe of the paper (appendix A of arXiv 2209.15162, and its published configs): AdamW (0.9, 0.95), gradient
+    clipping, linear warm-up, dropout on the projected prompt, loss on caption tokens and one end of text.
+
+    Args:
+        out: folder for `<config>.safetensors` (the projection with its manifest) and `<config>.jsonl` (the log).
+        held_out: a folder in the same format, for the losses at the end.
+        encodings_folder: where the encodings are kept between runs; `out` if None.
+        progress: wraps the iteration, with a description.
+
+    Raises:
+        InputError: unusable data, or an output that is there already or cannot be written.
+    """
+    out = Path(out)
+    paths = out / f"{config.name}.safetensors", out / f"{config.name}.jsonl"
+    for path in paths:
+        if path.exists():
+            raise InputError(f"{path}: is there already; name another --out, or move it away")
+    examples = read_folder(data)
+    held_out_examples = read_folder(held_out) if held_out is not None else None
+    out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        check_writable(path)
+
+    began = time.monotonic()
+    torch.manual_seed(config.seed)
+    model = load(config, projection="none", device="auto", dtype="float32")
+    kept_in = out if encodings_folder is None else encodings_folder
+    encoded = encodings(model, examples, kept_in, progress=lambda items: progress(items, "Encoding"))
+    trained, history = _fit(model, examples, encoded, paths[1], progress)
+    minutes = (time.monotonic() - began) / 60
+
+    with torch.no_grad():
+        for name, value in zip(("weight", "bias"), trained, strict=True):
+            getattr(model.projection.linear, name).copy_(value)
+    losses: dict[str, float] = {}
+    if held_out_examples:
+        kept = encodings(model, held_out_examples, kept_in, progress=lambda items: progress(items, "Encoding held-out"))
+        losses = held_out_losses(model, held_out_examples, kept)
+    manifest = model.manifest(seed=config.seed)
+    # An untrained projection came with the model: its hash and the remark on it are not the trained one's.
+    hashes = {part: sha256 for part, sha256 in manifest.hashes.items() if part != "projection"}
+    run = TrainingRun(
+        projection=str(paths[0]),
+        log=str(paths[1]),
+        examples=len(examples),
+        steps=len(history),
+        loss=float(np.mean(history[-100:])),
+        held_out=losses,
+        minutes=minutes,
+        manifest=replace(manifest, hashes=hashes, notes=()),
+    )
+    training = {"examples": run.examples, "steps": run.steps, "loss": run.loss, "held_out": losses}
+    model.projection.save(paths[0], {**run.manifest.as_dict(), "training": training})
+    return run
+
+
+def _fit(
+    model: Limber, examples: list[Example], encoded: np.ndarray, log_path: Path, progress: Progress
+) -> tuple[tuple[Tensor, Tensor], list[float]]:
+    """Weight and bias after `train_steps`, and the loss of every step; the log is written line by line."""
+    config = model.config
+    projection = model.projection
+    layer = _trainable(projection, encoded, config)
+    engine = _engine(layer, config)
+    batches = order(len(examples), config.batch_size * config.gradient_accumulation_steps, config.seed)
+    chooser = np.random.default_rng(config.seed + 1)
+    limit = model.lm.cfg.n_ctx - encoded.shape[1] * projection.n_tokens + 1
+    history: list[float] = []
+    with log_path.open("w", encoding="utf-8") as log_file:
+        for step in progress(range(config.train_steps), "Training"):
+            losses = []
+            for rows in np.split(next(batches), config.gradient_accumulation_steps):
+                told = [examples[i].captions[chooser.integers(len(examples[i].captions))] for i in rows]
+                ids, labels = (t.to(model.device) for t in caption_tokens(model.vocabulary, told, limit))
+                encoding = torch.from_numpy(encoded[np.sort(rows)][np.argsort(np.argsort(rows))]).to(model.device)
+                soft_prompt = engine(encoding.float()).unflatten(-1, (projection.n_tokens, -1)).flatten(1, 2)
+                dropped = nn.functional.dropout(soft_prompt, config.image_embed_dropout_prob)
+                loss = caption_loss(model.lm, model.vocabulary.n_used, dropped, ids, labels)
+                if not loss.isfinite():
+                    raise RuntimeError(f"step {step}: the loss is {loss.item()}; lower lr ({config.lr})")
+                engine.backward(loss)
+                engine.step()
+                losses.append(loss.item())
+            history.append(float(np.mean(losses)))
+            print(json.dumps({"step": step, "loss": history[-1], "lr": engine.get_lr()[0]}), file=log_file, flush=True)
+    return (layer.folded() if isinstance(layer, Whitened) else (layer.weight.data, layer.bias.data)), history
+
+
+def _trainable(projection: Projection, encoded: np.ndarray, config: LimberConfig) -> Whitened | nn.Linear:
+    """The projection's layer, unfrozen, on whitened encodings where the config says so."""
+    linear = nn.Linear(projection.linear.in_features, projection.linear.out_features)
+    linear.load_state_dict(projection.linear.state_dict())
+    linear = linear.to(projection.linear.weight.device)
+    if not config.whiten:
+        return linear
+    return Whitened(linear, *statistics(encoded, config.seed)).to(linear.weight.device)
+
+
+@torch.no_grad()
+def held_out_losses(model: Limber, examples: list[Example], encoded: np.ndarray, batch_size: int = 64) -> dict[str, float]:  # fmt: skip
+    """Loss in nats per caption token with the right image, with the next example's, and without any image."""
+    totals = {"right": 0.0, "wrong": 0.0, "none": 0.0}
+    tokens = {kind: 0 for kind in totals}
+    for start in range(0, len(examples), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(examples)))
+        limit = model.lm.cfg.n_ctx - encoded.shape[1] * model.projection.n_tokens + 1
+        told = [examples[i].captions[0] for i in rows]
+        ids, labels = (t.to(model.device) for t in caption_tokens(model.vocabulary, told, limit))
+        for kind in totals:
+            shown = (rows + 1) % len(examples) if kind == "wrong" else rows
+            soft_prompt = model.projection(torch.from_numpy(encoded[shown]).float().to(model.device))
+            kept = labels.clone()
+            kept[:, 0] = -100  # without an image nothing stands before the first token: leave it out of all three
+            if kind == "none":
+                soft_prompt, seen, kept = model.lm.W_E[ids[:, :1]], ids[:, 1:], kept[:, 1:]
+            else:
+                seen = ids
+            loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
+            count = int((kept != -100).sum())
+            totals[kind] += loss.item() * count
+            tokens[kind] += count
+    return {kind: totals[kind] / tokens[kind] for kind in totals}
+
+
+def _engine(layer: nn.Module, config: LimberConfig) -> Any:
+    """DeepSpeed's engine around the one layer that is trained. A single process makes its own group of one."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if "RANK" not in os.environ:
+        with closing(socket.socket()) as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in alone.items()})
+    import deepspeed
+
+    deepspeed.init_distributed(
+        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False
+    )
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay)
+    warmup = {"warmup_min_lr": config.min_lr, "warmup_max_lr": config.lr, "warmup_num_steps": config.warmup_num_steps}
+    if config.lr_decay_iters is None:
+        scheduler: dict[str, Any] = {"type": "WarmupLR", "params": {**warmup, "warmup_type": "linear"}}
+    else:
+        scheduler = {
+            "type": "WarmupDecayLR",
+            "params": {**warmup, "warmup_type": "linear", "total_num_steps": config.lr_decay_iters},
+        }
+    engine, *_ = deepspeed.initialize(
+        model=layer,
+        optimizer=optimizer,
+        config={
+            "train_micro_batch_size_per_gpu": config.batch_size,
+            "gradient_accumulation_steps": config.gradient_accumulation_steps,
+            "gradient_clipping": config.gradient_clipping,
+            "zero_optimization": {"stage": config.zero_stage},
+            "scheduler": scheduler,
+            "steps_per_print": 10**9,
+        },
+    )
+    return engine

@@ -1,0 +1,55 @@
+"""Whitening of encodings: a change of coordinates before the one linear layer, folded into it when it is saved."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+FLOOR = 1e-3  # of the mean eigenvalue: directions below it are noise, and are not blown up to the others' size
+
+
+class Whitened(nn.Module):
+    """A linear layer that sees its inputs with mean 0, uncorrelated, and of mean squared norm 1.
+
+    Adam moves each weight at one speed, so on raw features, whose variance lies in a few directions, it learns these
+    first and the others hardly at all. The composition is still one linear layer, which `folded` returns.
+
+    Args:
+        linear: the layer to train, on whitened inputs.
+        mean, whitener: see `statistics`.
+    """
+
+    def __init__(
+        self, linear: nn.Linear, mean: Float[Tensor, " d_encoder"], whitener: Float[Tensor, "d_encoder d_encoder"]
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.register_buffer("mean", mean)
+        self.register_buffer("whitener", whitener)
+
+    def forward(self, encoding: Float[Tensor, "*batch d_encoder"]) -> Float[Tensor, "*batch d_out"]:
+        return self.linear((encoding - self.mean) @ self.whitener)
+
+    @torch.no_grad()
+    def folded(self) -> tuple[Float[Tensor, "d_out d_encoder"], Float[Tensor, " d_out"]]:
+        """Weight and bias of the one layer that does the same to raw encodings."""
+        weight = self.linear.weight @ self.whitener.T
+        return weight, self.linear.bias - weight @ self.mean
+
+
+def statistics(
+    encodings: np.ndarray, seed: int, sample: int = 100_000
+) -> tuple[Float[Tensor, " d_encoder"], Float[Tensor, "d_encoder d_encoder"]]:
+    """Mean and symmetric (ZCA) whitening matrix of encodings (example, image_pos, d_encoder), from a sample of vectors.
+
+    The matrix is Σ^(-1/2) / √d_encoder with the eigenvalues of Σ raised by `FLOOR` times their mean, in float64.
+    """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(encodings))[: max(1, sample // encodings.shape[1])])
+    vectors = torch.from_numpy(encodings[chosen].astype(np.float32)).flatten(0, 1)
+    mean = vectors.mean(0)
+    centred = vectors - mean
+    covariance = (centred.T @ centred / len(vectors)).double()
+    eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
+    raised = eigenvalues.clamp(min=0) + FLOOR * eigenvalues.mean()
+    whitener = eigenvectors @ torch.diag(raised.rsqrt()) @ eigenvectors.T / len(raised) ** 0.5
+    return mean, whitener.float()
