@@ -78,6 +78,7 @@ class LimberConfig(BaseModel):
     gradient_clipping: NonNegativeFloat = 1.0
     image_embed_dropout_prob: Annotated[float, Field(ge=0, lt=1, description="on the projected prompt")] = 0.0
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 2
+    bf16: bool = Field(True, description="the frozen language model computes in bfloat16; the projection in float32")
     whiten: bool = Field(False, description="train on whitened encodings; folded into the one layer when it is saved")
 
 

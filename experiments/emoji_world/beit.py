@@ -24,7 +24,7 @@ from experiments.emoji_world.recipe import cosine, save_half
 from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import sample_scene
 
-PATCH = 16
+PATCH = 24
 CODES = 512
 MASKED = 0.4  # share of the patches, BEiT's own
 SHAPE = dict(hidden_size=192, num_hidden_layers=6, num_attention_heads=6, intermediate_size=768)
@@ -36,7 +36,7 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def patches_of(pixels: Tensor) -> Tensor:
-    """(batch, patch, 3 · 8 · 8): each patch at half its resolution, so that codes mean form and colour, not grain."""
+    """(batch, patch, 3 · 12 · 12): each patch at half its resolution, so that codes mean form and colour, not grain."""
     small = torch.nn.functional.avg_pool2d(pixels, 2)
     side = PATCH // 2
     return torch.nn.functional.unfold(small, side, stride=side).transpose(1, 2)
@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(arguments)

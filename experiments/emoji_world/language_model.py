@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a batch, padding counted")
     parser.add_argument("--no-word-maps", action="store_true", help="the ablation: no document in rows and columns")
     parser.add_argument("--threads", type=int, default=2)

@@ -113,7 +113,8 @@ def _fit(
                 encoding = torch.from_numpy(encoded[np.sort(rows)][np.argsort(np.argsort(rows))]).to(model.device)
                 soft_prompt = engine(encoding.float()).unflatten(-1, (projection.n_tokens, -1)).flatten(1, 2)
                 dropped = nn.functional.dropout(soft_prompt, config.image_embed_dropout_prob)
-                loss = caption_loss(model.lm, model.vocabulary.n_used, dropped, ids, labels)
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
+                    loss = caption_loss(model.lm, model.vocabulary.n_used, dropped, ids, labels)
                 if not loss.isfinite():
                     raise RuntimeError(f"step {step}: the loss is {loss.item()}; lower lr ({config.lr})")
                 engine.backward(loss)
