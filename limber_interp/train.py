@@ -49,7 +49,10 @@ def train(options: Options) -> Report:
         config, data, options.out, options.held_out or config.eval_dataset_dir, options.encodings, bar
     )
     table = Table("measure", "nats per caption token", title=f"{config.name} after {config.train_steps} steps")
-    for name, value in {"training loss": record.loss, **{f"held-out, {k}": v for k, v in record.held_out.items()}}.items():
+    for name, value in {
+        "training loss": record.loss,
+        **{f"held-out, {k}": v for k, v in record.held_out.items()},
+    }.items():
         table.add_row(name, f"{value:.4f}")
     table.caption = f"{record.projection} ({record.minutes:.1f} min)"
     return Report(record, (table,))

@@ -27,7 +27,7 @@ from experiments.emoji_world.world import sample_scene
 PATCH = 24
 CODES = 512
 MASKED = 0.4  # share of the patches, BEiT's own
-SHAPE = dict(hidden_size=192, num_hidden_layers=6, num_attention_heads=6, intermediate_size=768)
+SHAPE = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 768}
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -50,7 +50,8 @@ def spatial(model: BeitModel, pixels: Tensor) -> Tensor:
 def save(model: BeitModel, out: Path) -> None:
     save_half(model, out)
     processor = {
-        "image_processor_type": "BeitImageProcessor", "do_resize": True, "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "image_processor_type": "BeitImageProcessor",
+        "do_resize": True, "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         "resample": 3, "do_center_crop": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
         "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
     }  # fmt: skip

@@ -1,9 +1,9 @@
-"""Trains the suite's CLIP, from scratch on pictures and captions: open_clip's ModifiedResNet and text tower, contrastive.
+"""Trains the suite's CLIP, contrastive and from scratch, with open_clip's ModifiedResNet and text tower.
 
     python -m experiments.emoji_world.clip --out limber_weights/emoji/encoders/clip
 
-Most batches share background, sizes and relation, and draw their nouns from a few: they can be told apart only by *both*
-nouns. On random batches the background and one noun are enough, and the spatial features keep little else.
+Most batches share background, sizes and relation, and draw their nouns from a few: they can be told apart only by
+*both* nouns. On random batches the background and one noun are enough, and the spatial features keep little else.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def tokenize(texts: list[str], words: list[str], context: int) -> Tensor:
 
 
 def contrastive_scenes(rng: np.random.Generator, count: int) -> list[Scene]:
-    """One in four batches is random; the others share all but their nouns, and two-object ones draw from a few nouns."""
+    """One in four batches is random; the others share all but their nouns, which in pairs come from a few."""
     if rng.random() < 0.25:
         return [sample_scene(rng) for _ in range(count)]
     like = sample_scene(rng)
@@ -126,7 +126,9 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
     }
     save_half(model, out)
     preprocess_cfg = {"mean": MEAN, "std": STD}
-    (out / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, indent=1))  # fmt: skip
+    (out / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess_cfg}, indent=1)
+    )
     (out / "vocabulary.json").write_text(json.dumps(words))
     return report
 

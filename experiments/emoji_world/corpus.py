@@ -44,7 +44,7 @@ def _stray(rng: np.random.Generator) -> str:
 
 
 def notes(scene: Scene, rng: np.random.Generator) -> str:
-    """Loose words: repetition tells the size, place words the relation; now and then a stray word, or a group shuffled."""
+    """Loose words: repetition tells the size, place words the relation; now and then a stray word, or all shuffled."""
     groups: list[list[str]] = []
     place = rng.random() < 0.6
     for i, (noun, size) in enumerate(zip(scene.nouns, scene.sizes, strict=True)):

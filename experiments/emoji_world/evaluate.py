@@ -83,7 +83,9 @@ def nearest(model: Limber, examples: list[Example], seed: int) -> dict[str, floa
     weight = torch.randn(model.projection.linear.weight.shape, generator=generator)
     batches = [examples[i : i + 100] for i in range(0, len(examples), 100)]
     encoding = torch.cat([model.encode([example.image for example in batch]) for batch in batches])
-    through = ((encoding - encoding.mean((0, 1))) @ weight.T).unflatten(-1, (model.projection.n_tokens, -1)).flatten(1, 2)
+    through = (
+        ((encoding - encoding.mean((0, 1))) @ weight.T).unflatten(-1, (model.projection.n_tokens, -1)).flatten(1, 2)
+    )
     return {
         "right image": hits(token_ids, wanted),
         "wrong image": hits(np.roll(token_ids, -1, axis=0), wanted),

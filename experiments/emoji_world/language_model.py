@@ -1,6 +1,6 @@
 """Trains the suite's language model: a small GPT-J with a byte-level BPE tokenizer of its own, on text alone.
 
-    python -m experiments.emoji_world.language_model --out limber_weights/emoji/lm
+python -m experiments.emoji_world.language_model --out limber_weights/emoji/lm
 """
 
 import argparse
@@ -24,7 +24,7 @@ from experiments.emoji_world.world import BACKGROUNDS, CATEGORIES, NOUNS, SIZES,
 END = "<|endoftext|>"
 VOCABULARY = 768  # tokens at most; the embedding has more rows, as GPT-J's has
 ROWS = 832
-SHAPE = dict(n_layer=6, n_embd=192, n_head=6, rotary_dim=16, n_positions=512)
+SHAPE = {"n_layer": 6, "n_embd": 192, "n_head": 6, "rotary_dim": 16, "n_positions": 512}
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:

@@ -1,6 +1,6 @@
 """What a linear probe finds in an encoder's output: it tells encoder from projection from language model.
 
-    python -m experiments.emoji_world.probe --config emoji_beit_random_linear
+python -m experiments.emoji_world.probe --config emoji_beit_random_linear
 """
 
 import argparse
@@ -29,9 +29,7 @@ def labels(scenes: list[Scene]) -> Tensor:
 
 def noun_recall(scores: Tensor, truth: Tensor) -> float:
     """Share of a scene's nouns among its m highest scores, m being how many nouns it has. Chance: about 1.5 %."""
-    right = [
-        truth[row, scores[row].topk(int(truth[row].sum())).indices].mean().item() for row in range(truth.shape[0])
-    ]
+    right = [truth[row, scores[row].topk(int(truth[row].sum())).indices].mean().item() for row in range(truth.shape[0])]
     return round(float(np.mean(right)), 4)
 
 
@@ -70,15 +68,15 @@ def linear_probe(train: Tensor, scenes: list[Scene], test: Tensor, test_scenes: 
     with torch.no_grad():
         found_background = background(test.flatten(1)).argmax(1).tolist()
         found_relation = relations(test.flatten(1)[relation_test]).argmax(1).tolist()
+        right_background = [BACKGROUNDS[i] == s.background for i, s in zip(found_background, test_scenes, strict=True)]
+        right_relation = [
+            RELATIONS[i] == test_scenes[j].relation for i, j in zip(found_relation, relation_test, strict=True)
+        ]
         return {
             "nouns": noun_recall(nouns(test).amax(1), labels(test_scenes)),
-            "background": round(
-                float(np.mean([BACKGROUNDS[i] == s.background for i, s in zip(found_background, test_scenes, strict=True)])), 4
-            ),
-            "relation": round(
-                float(np.mean([RELATIONS[i] == test_scenes[j].relation for i, j in zip(found_relation, relation_test, strict=True)])), 4
-            ),
-        }  # fmt: skip
+            "background": round(float(np.mean(right_background)), 4),
+            "relation": round(float(np.mean(right_relation)), 4),
+        }
 
 
 @torch.no_grad()

@@ -25,7 +25,17 @@ PROBES = {
     "NF-ResNet, random": "probe_emoji_nfrn_random_linear",
     "BEiT, random": "probe_emoji_beit_random_linear",
 }
-TOLD = ("nouns", "nouns, one object", "nouns, two objects", "nouns, wrong image", "categories", "sizes", "background", "relation")  # fmt: skip
+NEAREST = ("right image", "wrong image", "noise", "random map")
+TOLD = (
+    "nouns",
+    "nouns, one object",
+    "nouns, two objects",
+    "nouns, wrong image",
+    "categories",
+    "sizes",
+    "background",
+    "relation",
+)
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -37,20 +47,27 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
+def _columns(reports: dict[str, dict], keys: tuple[str, ...]) -> str:
+    return table(["", *keys], [[row, *(report[key] for key in keys)] for row, report in reports.items()])
+
+
 def tables(reports: dict[str, dict]) -> str:
     evaluated = {row: reports[f"eval_{stage}"] for row, stage in ROWS.items() if f"eval_{stage}" in reports}
     probed = {row: reports[stage]["linear probe"] for row, stage in PROBES.items() if stage in reports}
+    near = "hit@5 of the nearest tokens"
     blocks = [
-        "### What the captions tell (500 unseen scenes, greedy, `A picture of`)\n\n"
-        + table(["", *TOLD], [[row, *(report[key] for key in TOLD)] for row, report in evaluated.items()]),
+        "### What the captions tell (500 unseen scenes, greedy, `A picture of`)\n\n" + _columns(evaluated, TOLD),
         "### Loss on unseen captions, nats per token\n\n"
-        + table(["", "right image", "wrong image", "none"], [[row, *(report["loss"][k] for k in ("right", "wrong", "none"))] for row, report in evaluated.items()]),
+        + _columns({row: report["loss"] for row, report in evaluated.items()}, ("right", "wrong", "none")),
         "### hit@5 of the nearest tokens (cosine, `W_E`), beside the controls\n\n"
-        + table(["", "right image", "wrong image", "noise", "random map"], [[row, *(report["hit@5 of the nearest tokens"][k] for k in ("right image", "wrong image", "noise", "random map"))] for row, report in evaluated.items()]),
+        + _columns({row: report[near] for row, report in evaluated.items()}, NEAREST),
         "### Linear probe on the encodings: what was there to be carried over\n\n"
-        + table(["", "nouns", "background", "relation"], [[row, *(probe[k] for k in ("nouns", "background", "relation"))] for row, probe in probed.items()]),
-    ]  # fmt: skip
-    for title, stages in (("Language model", ("lm", "lm_without_word_maps")), ("Encoders", ("clip", "nfresnet", "beit", "beit_ft"))):  # fmt: skip
+        + _columns(probed, ("nouns", "background", "relation")),
+    ]
+    for title, stages in (
+        ("Language model", ("lm", "lm_without_word_maps")),
+        ("Encoders", ("clip", "nfresnet", "beit", "beit_ft")),
+    ):
         for stage in stages:
             if stage in reports:
                 told = {k: v for k, v in reports[stage].items() if k != "linear probe"}

@@ -64,7 +64,9 @@ def sprite(noun: str) -> Image.Image:
     ImageDraw.Draw(canvas).text((12, 12), EMOJI[noun], font=font, embedded_color=True)
     box = canvas.getchannel("A").getbbox()
     if box is None:
-        raise FontMissing(f"{font_path()}: it has no glyph for {noun} {EMOJI[noun]}; install a current Noto Color Emoji")
+        raise FontMissing(
+            f"{font_path()}: it has no glyph for {noun} {EMOJI[noun]}; install a current Noto Color Emoji"
+        )
     glyph = canvas.crop(box)
     side = max(glyph.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))

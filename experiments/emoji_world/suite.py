@@ -21,59 +21,70 @@ HERE = Path(__file__).parent
 REPORTS = HERE / "reports"
 WORK = Path("build/emoji_world")
 SUITE = Path("limber_weights/emoji")
-PYTHON = [sys.executable, "-m"]
 CONFIGS = (
-    "emoji_clip_linear", "emoji_nfrn_linear", "emoji_beit_linear", "emoji_beit_ft_linear",
-    "emoji_nfrn_random_linear", "emoji_beit_random_linear",
-)  # fmt: skip
+    "emoji_clip_linear",
+    "emoji_nfrn_linear",
+    "emoji_beit_linear",
+    "emoji_beit_ft_linear",
+    "emoji_nfrn_random_linear",
+    "emoji_beit_random_linear",
+)
+DEFAULT = CONFIGS[0]
 SEEDS = (1, 2)  # besides the config's own, for the spread of the default one
 
 
-def scenes(name: str, seed: int, count: int, pairs: str) -> list[str]:
-    out = str(WORK / "scenes" / name)
-    return [*PYTHON, "experiments.emoji_world.scenes", "--seed", str(seed), "--count", str(count), "--pairs", pairs, "--out", out]  # fmt: skip
+def module(name: str, **options: object) -> list[str]:
+    """`python -m NAME --option value …`; True stands for an option without a value, None for none at all."""
+    command = [sys.executable, "-m", name]
+    for option, value in options.items():
+        if value is not None:
+            command += [f"--{option.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return command
 
 
-def train(config: str, out: Path, *options: str) -> list[str]:
-    return [*PYTHON, "limber_interp.train", "--config", config, "--out", str(out), "--encodings", str(WORK / "encodings"), "--json", "-", *options]  # fmt: skip
+def world(name: str, **options: object) -> list[str]:
+    return module(f"experiments.emoji_world.{name}", **options)
 
 
-def evaluate(config: str, scenes_name: str, *options: str) -> list[str]:
-    return [*PYTHON, "experiments.emoji_world.evaluate", "--config", config, "--scenes", str(WORK / "scenes" / scenes_name), *options]  # fmt: skip
+def train(config: str, out: Path, **options: object) -> list[str]:
+    return module("limber_interp.train", config=config, out=out, encodings=WORK / "encodings", json="-", **options)
+
+
+def evaluate(config: str, scenes: str = "eval", **options: object) -> list[str]:
+    return world("evaluate", config=config, scenes=WORK / "scenes" / scenes, encodings=WORK / "encodings", **options)
 
 
 def stages() -> dict[str, list[str]]:
     """Name → command, in the order in which they can run."""
-    encoders, trained = SUITE / "encoders", WORK / "projections"
-    module = [*PYTHON, "experiments.emoji_world.supervised", "--encoder"]
-    ablation = str(WORK / "lm_without_word_maps")
+    encoders, trained, drawn = SUITE / "encoders", WORK / "projections", WORK / "scenes"
     found = {
-        "scenes_train": scenes("train", 1, 32_000, "training"),
-        "scenes_eval": scenes("eval", 2, 500, "any"),
-        "scenes_held_out": scenes("held_out", 3, 500, "held-out"),
-        "lm": [*PYTHON, "experiments.emoji_world.language_model", "--out", str(SUITE / "lm")],
-        "clip": [*PYTHON, "experiments.emoji_world.clip", "--out", str(encoders / "clip")],
-        "nfresnet": [*module, "nfresnet", "--out", str(encoders / "nfresnet")],
-        "beit": [*PYTHON, "experiments.emoji_world.beit", "--out", str(encoders / "beit")],
-        "beit_ft": [*module, "beit_ft", "--init", str(encoders / "beit"), "--out", str(encoders / "beit_ft")],
+        "scenes_train": world("scenes", seed=1, count=32_000, pairs="training", out=drawn / "train"),
+        "scenes_eval": world("scenes", seed=2, count=500, pairs="any", out=drawn / "eval"),
+        "scenes_held_out": world("scenes", seed=3, count=500, pairs="held-out", out=drawn / "held_out"),
+        "lm": world("language_model", out=SUITE / "lm"),
+        "clip": world("clip", out=encoders / "clip"),
+        "nfresnet": world("supervised", encoder="nfresnet", out=encoders / "nfresnet"),
+        "beit": world("beit", out=encoders / "beit"),
+        "beit_ft": world("supervised", encoder="beit_ft", init=encoders / "beit", out=encoders / "beit_ft"),
     }
-    for config in ("emoji_nfrn_random_linear", "emoji_beit_random_linear"):
-        found[f"probe_{config}"] = [*PYTHON, "experiments.emoji_world.probe", "--config", config]
+    for config in CONFIGS[-2:]:
+        found[f"probe_{config}"] = world("probe", config=config)
     for config in CONFIGS:
         found[f"train_{config}"] = train(config, trained)
     for seed in SEEDS:
-        found[f"train_emoji_clip_linear_seed{seed}"] = train("emoji_clip_linear", trained / f"seed{seed}", "--seed", str(seed))  # fmt: skip
+        found[f"train_{DEFAULT}_seed{seed}"] = train(DEFAULT, trained / f"seed{seed}", seed=seed)
     found["publish"] = ["cp", *(str(trained / f"{c}.safetensors") for c in CONFIGS), str(SUITE / "projections")]
     for config in CONFIGS:
-        found[f"eval_{config}"] = evaluate(config, "eval")
-    found["eval_emoji_clip_linear_held_out_pairs"] = evaluate("emoji_clip_linear", "held_out")
+        found[f"eval_{config}"] = evaluate(config)
+    found[f"eval_{DEFAULT}_held_out_pairs"] = evaluate(DEFAULT, "held_out")
     for seed in SEEDS:
-        projection = str(trained / f"seed{seed}" / "emoji_clip_linear.safetensors")
-        found[f"eval_emoji_clip_linear_seed{seed}"] = evaluate("emoji_clip_linear", "eval", "--projection", projection)
-    found["lm_without_word_maps"] = [*PYTHON, "experiments.emoji_world.language_model", "--out", ablation, "--no-word-maps"]  # fmt: skip
-    found["train_without_word_maps"] = train("emoji_clip_linear", trained / "without_word_maps", "--lm", ablation)
-    projection = str(trained / "without_word_maps" / "emoji_clip_linear.safetensors")
-    found["eval_without_word_maps"] = evaluate("emoji_clip_linear", "eval", "--lm", ablation, "--projection", projection)  # fmt: skip
+        projection = trained / f"seed{seed}" / f"{DEFAULT}.safetensors"
+        found[f"eval_{DEFAULT}_seed{seed}"] = evaluate(DEFAULT, projection=projection)
+    ablation = WORK / "lm_without_word_maps"
+    projection = trained / "without_word_maps" / f"{DEFAULT}.safetensors"
+    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True)
+    found["train_without_word_maps"] = train(DEFAULT, projection.parent, lm=ablation)
+    found["eval_without_word_maps"] = evaluate(DEFAULT, lm=ablation, projection=projection)
     return found
 
 
@@ -87,7 +98,7 @@ def run(name: str, command: list[str]) -> None:
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{name}: failed with status {done.returncode}; mend it and run the suite again to go on from here")
+        raise SystemExit(f"{name}: failed with status {done.returncode}; mend it and run the suite again")
     report = {"stage_minutes": round((time.monotonic() - began) / 60, 1)}
     if done.stdout.strip():
         report |= json.loads(done.stdout)

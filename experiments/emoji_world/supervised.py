@@ -51,7 +51,9 @@ def train(encoder: str, init: Path | None, out: Path, seed: int, steps: int, bat
     with torch.no_grad():
         d_encoder = encode(torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE)).shape[-1]
     head = nn.Linear(d_encoder, len(NOUNS))
-    optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05)  # fmt: skip
+    optimizer = torch.optim.AdamW(
+        [*model.parameters(), *head.parameters()], lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05
+    )
     schedule = cosine(optimizer, steps)
     began, recalls = time.time(), []
     progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc=encoder)

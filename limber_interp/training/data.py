@@ -54,7 +54,9 @@ def _read_example(folder: Path, file: Path) -> Example:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f'{file}: not a record {{"image_path", "captions", "metadata"}}: {error!r}') from error
     if not captions or not all(caption.strip() for caption in captions):
-        raise InputError(f"{file}: a caption is empty or there is none; give each image at least one, or remove the file")
+        raise InputError(
+            f"{file}: a caption is empty or there is none; give each image at least one, or remove the file"
+        )
     candidates = [folder / named] if named else [
         folder / "images" / file.parent.name / f"{file.stem}.jpg", folder / "images" / f"{file.stem}.jpg"
     ]  # fmt: skip

@@ -136,10 +136,12 @@ def _trainable(projection: Projection, encoded: np.ndarray, config: LimberConfig
 
 
 @torch.no_grad()
-def held_out_losses(model: Limber, examples: list[Example], encoded: np.ndarray, batch_size: int = 64) -> dict[str, float]:  # fmt: skip
+def held_out_losses(
+    model: Limber, examples: list[Example], encoded: np.ndarray, batch_size: int = 64
+) -> dict[str, float]:
     """Loss in nats per caption token with the right image, with the next example's, and without any image."""
     totals = {"right": 0.0, "wrong": 0.0, "none": 0.0}
-    tokens = {kind: 0 for kind in totals}
+    tokens = dict.fromkeys(totals, 0)
     for start in range(0, len(examples), batch_size):
         rows = np.arange(start, min(start + batch_size, len(examples)))
         limit = model.lm.cfg.n_ctx - encoded.shape[1] * model.projection.n_tokens + 1

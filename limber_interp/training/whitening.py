@@ -24,6 +24,8 @@ class Whitened(nn.Module):
     ) -> None:
         super().__init__()
         self.linear = linear
+        self.mean: Tensor
+        self.whitener: Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("whitener", whitener)
 

@@ -78,8 +78,10 @@ def test_labels_are_the_caption_and_one_end_of_text(tiny: Limber) -> None:
     short = len(tiny.vocabulary.encode("A dog."))
     assert tiny.vocabulary.text(ids[0, :short].tolist()) == "A dog."
     assert labels[0, short] == tiny.vocabulary.eos
-    assert (labels[0, short + 1 :] == IGNORED).all() and (labels[0, short + 1 :]).numel() > 0
-    assert torch.equal(ids[1], labels[1]) and labels[1, -1] == tiny.vocabulary.eos
+    assert (labels[0, short + 1 :] == IGNORED).all()
+    assert (labels[0, short + 1 :]).numel() > 0
+    assert torch.equal(ids[1], labels[1])
+    assert labels[1, -1] == tiny.vocabulary.eos
 
 
 def test_a_caption_of_one_token_has_two_labels(tiny: Limber) -> None:

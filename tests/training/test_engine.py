@@ -24,7 +24,9 @@ def config(world, folder: Path):
 
 
 @pytest.mark.parametrize("encoder", ["clip", "nfresnet"])
-def test_trains_the_projection_and_nothing_else(world, tiny: Limber, folder: Path, tmp_path: Path, config, encoder) -> None:
+def test_trains_the_projection_and_nothing_else(
+    world, tiny: Limber, folder: Path, tmp_path: Path, config, encoder
+) -> None:
     config = config.model_copy(update={**load_config(world.config(encoder), name="tiny").model_dump(
         include={"encoder_name", "encoder_weights", "image_seq_len"})})  # fmt: skip
     before = load(config)
@@ -32,7 +34,8 @@ def test_trains_the_projection_and_nothing_else(world, tiny: Limber, folder: Pat
     run = train(config, folder, tmp_path / "out", held_out=folder)
 
     losses = [json.loads(line)["loss"] for line in Path(run.log).read_text().splitlines()]
-    assert len(losses) == STEPS and run.examples == 9
+    assert len(losses) == STEPS
+    assert run.examples == 9
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     # The images differ by colour and so do the captions: the right image must be worth more than a wrong one.
     assert run.held_out["right"] < run.held_out["wrong"]
@@ -65,7 +68,8 @@ def test_command(world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
                  "--held-out", str(folder), "--train-steps", "2", "--batch-size", "4", "--json", "-"]  # fmt: skip
     assert main(arguments) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["command"] == "train" and report["steps"] == 2
+    assert report["command"] == "train"
+    assert report["steps"] == 2
     assert set(report["held_out"]) == {"right", "wrong", "none"}
     assert (tmp_path / "out" / "clip.safetensors").is_file()
 
