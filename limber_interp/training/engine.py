@@ -175,6 +175,9 @@ def _engine(layer: nn.Module, config: LimberConfig) -> Any:
         os.environ.update({name: str(value) for name, value in alone.items()})
     import deepspeed
 
+    if os.environ["WORLD_SIZE"] == "1":
+        # Kernels for ranks that share memory, compiled at first use: one rank needs neither them nor a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
         dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False
     )
