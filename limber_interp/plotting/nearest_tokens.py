@@ -61,7 +61,7 @@ def figure(record: NearestTokens, path: str | Path, image: int = 0) -> None:
         bar.set_label(f"score of each patch's nearest token ({SCORES[record.metric]})", color=INK)
         bar.outline.set_visible(False)
     _list_strongest(right, record, item, colours)
-    sheet.suptitle(_drawable(item.image[-80:], 80), parse_math=False, fontweight="bold", color=INK)
+    sheet.suptitle(_drawable(Path(item.image).name, 80), parse_math=False, fontweight="bold", color=INK)
     sheet.supxlabel(_caption(record, item), fontsize=8, color=GREY, parse_math=False, x=0.02, ha="left")
     write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=200))
 

@@ -78,6 +78,15 @@ def test_one_image_is_held_against_images_of_the_side(tiny: Limber, images):
         nearest_tokens(tiny, images[0], others=[])
 
 
+def test_one_image_is_held_against_the_bundled_scenes(tiny: Limber, images):
+    control = nearest_tokens(tiny, images[0]).images[0].controls[-1]
+    assert control.n_draws == 19
+    assert len(set(control.sources)) == 19
+    assert all("scenes" in source for source in control.sources)
+    of_the_suite = nearest_tokens(tiny, control.sources[0]).images[0].controls[-1]
+    assert control.sources[0] not in of_the_suite.sources
+
+
 def test_controls_depend_on_the_seed_and_not_on_the_batches(tiny: Limber, images):
     def scores(**settings) -> list[np.ndarray]:
         record = nearest_tokens(tiny, images, metric="dot", controls="fast", **settings)
