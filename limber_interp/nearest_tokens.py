@@ -106,7 +106,7 @@ def _tokens(record: NearestTokens, image: ImageTokens) -> Table:
 def _controls(image: ImageTokens) -> Table:
     table = _table("score of the nearest token, and its chance level")
     table.add_column("soft prompt", overflow="fold")
-    for heading in ("draws", "median", "95 %", "positions above"):
+    for heading in ("draws", "median", "95 %", "positions above it"):
         table.add_column(heading, justify="right")
     nearest = image.scores[:, 0]
     table.add_row("this image's", "", *(_number(float(np.quantile(nearest, q))) for q in (0.5, 0.95)), "")

@@ -1,10 +1,9 @@
 """Reading hidden states against a vocabulary, a block of positions at a time, so that the scores of all never exist.
 
-A lens is any function from hidden states `(n, d_model)` to float32 scores `(n, n_used)`, larger for nearer tokens.
-`read` keeps of its scores the k best tokens and the ranks of watched ones.
+A lens is called with hidden states `(n, d_model)` and gives float32 scores `(n, n_used)`, larger for nearer tokens; its
+`pairs` gives the exact values of few of them. `read` keeps the k best tokens and the ranks of watched ones.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -19,8 +18,6 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # Scores in memory at a time (64 MiB): 333 positions of GPT-J's vocabulary. Larger blocks were no faster.
 BLOCK = 2**24
-
-Lens = Callable[[Tensor], Tensor]
 
 
 class EmbeddingLens:

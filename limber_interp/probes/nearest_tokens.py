@@ -67,7 +67,7 @@ def nearest_tokens(
 
     Raises:
         InputError: an argument out of its range, a target that is no token, an image that cannot be opened, a language
-            model whose weights were folded or centred, a soft prompt that is not finite.
+            model with folded LayerNorm, a soft prompt that is not finite, no other image for `full`.
     """
     if model.lm.cfg.normalization_type != "LN":
         raise InputError("language model with folded LayerNorm: its norms are not the checkpoint's; load it raw")
@@ -229,10 +229,5 @@ def _bundled_scenes() -> list[ImageSource]:
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
-    return {
-        "q05": float(np.quantile(values, 0.05)),
-        "q25": float(np.quantile(values, 0.25)),
-        "median": float(np.median(values)),
-        "q75": float(np.quantile(values, 0.75)),
-        "q95": float(np.quantile(values, 0.95)),
-    }
+    named = {"q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95}
+    return {name: float(np.quantile(values, q)) for name, q in named.items()}

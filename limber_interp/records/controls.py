@@ -19,7 +19,8 @@ class Control(Record):
         description: how the prompts were made, as a caption has to say it.
         seed: of what was drawn.
         scores: of the nearest token, per draw and position. A draw is one whole soft prompt.
-        hits: target -> share of the draws in which it was among the k nearest at some position.
+        hits: target -> share of the draws in which it was among the k nearest at some position; of `other_images` the
+            share of all the others, of which `scores` may hold a random part only (`Target.n_images` counts them).
         sources: the images whose prompts were taken, one per draw, where they were images.
     """
 
