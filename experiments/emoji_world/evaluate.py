@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lm", help="another language model than the config's")
     parser.add_argument("--scenes", type=Path, default=Path("build/emoji_world/scenes/eval"))
     parser.add_argument("--encodings", type=Path, default=Path("build/emoji_world/encodings"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     model = limber_interp.load(args.config, lm=args.lm, projection=args.projection, dtype="float32")

@@ -150,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a batch, padding counted")
     parser.add_argument("--no-word-maps", action="store_true", help="the ablation: no document in rows and columns")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     report = train(args.out, args.seed, args.steps, args.tokens, not args.no_word_maps)
