@@ -79,13 +79,12 @@ def _device(name: str) -> tuple[str, float]:
     import psutil
     import torch
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise InputError(f"device {name!r}: this machine has no CUDA device that torch can use; take --device cpu")
-        return f"{name} ({torch.cuda.get_device_name(name)})", torch.cuda.mem_get_info(name)[0] / 2**30
-    return f"{name} ({psutil.cpu_count(logical=False)} cores)", psutil.virtual_memory().available / 2**30
+    from limber_interp.devices import choose_device
+
+    device = choose_device(name)
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})", torch.cuda.mem_get_info(device)[0] / 2**30
+    return f"{device} ({torch.get_num_threads()} threads)", psutil.virtual_memory().available / 2**30
 
 
 def _encoder(config: LimberConfig) -> Weights:

@@ -79,3 +79,9 @@ def test_where_weights_can_come_from(world, capsys, tmp_path, values: dict, part
 def test_an_unknown_config(capsys):
     assert main(["--config", "emoji_clip"]) == 2
     assert "nearest: emoji_clip_linear" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there(world, capsys, device: str):
+    assert main(["--config", str(world.config()), "--device", device]) == 2
+    assert f"doctor: device '{device}' cannot be used here; take auto, cpu or cuda" in capsys.readouterr().err

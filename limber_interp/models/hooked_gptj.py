@@ -20,6 +20,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 
+from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
 from limber_interp.resources import resolve
 from limber_interp.weights import check_shapes, read_json, read_tensors, tensors_sha256, weight_files
@@ -48,7 +49,7 @@ def load_hooked_gptj(
         revision: branch, tag or commit on the hub.
 
     Raises:
-        InputError: not a GPT-J, files missing or truncated, a tensor of the wrong shape, no such hub id.
+        InputError: not a GPT-J, files missing or truncated, a tensor of the wrong shape, no such hub id or device.
     """
     folder = locate_lm(folder_or_hub_id, revision)
     config = _read_config(folder)
@@ -58,7 +59,7 @@ def load_hooked_gptj(
     if len(tokenizer) > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+    device = choose_device(device)
     dtype = _choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
     with warnings.catch_warnings(), torch.device("meta"):

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
+from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
 from limber_interp.images import describe, image_hash, load_image
 from limber_interp.layout import Layout
@@ -263,19 +264,19 @@ def load(
         config = config.model_copy(update={key: value for key, value in overrides.items() if value is not None})
     else:
         config = load_config(config, **overrides)
+    if config.projection is None:
+        raise InputError(f"config {config.name} names no projection: give --projection, or 'none' for an untrained one")
+    device = choose_device(device)
     encoder = load_encoder(config)
     lm_folder = locate_lm(config.lm_name)
     hooked = load_hooked_gptj(lm_folder, dtype, device)
     shape = encoder.d_encoder, hooked.cfg.d_model, _n_tokens(config, encoder)
-    if config.projection is None:
-        raise InputError(f"config {config.name} names no projection: give --projection, or 'none' for an untrained one")
     if config.projection == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)
             linear = Projection(*shape)
     else:
         linear = load_projection(resolve(config.projection), *shape)
-    device = hooked.W_E.device
     limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
     for note in limber.notes:
         logger.warning("%s: %s", config.name, note)

@@ -40,6 +40,6 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
     if weights is not None and not weights.exists():
         raise InputError(f"encoder weights {weights}: no such file or folder; put them there, or name others")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed() would seed the GPUs too
         encoder = families[0].load(config, weights)
     return encoder.to(device)
