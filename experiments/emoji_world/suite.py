@@ -102,8 +102,9 @@ def run(name: str, command: list[str]) -> None:
     if done.returncode:
         raise SystemExit(f"{name}: failed with status {done.returncode}; mend it and run the suite again")
     report = {"stage_minutes": round((time.monotonic() - began) / 60, 1)}
-    if done.stdout.strip():
-        report |= json.loads(done.stdout)
+    _, brace, rest = done.stdout.partition("{")  # libraries may have their say before it
+    if brace:
+        report |= json.loads(brace + rest)
     REPORTS.mkdir(exist_ok=True)
     temporary = REPORTS / f".{name}.json"
     temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
