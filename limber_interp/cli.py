@@ -189,13 +189,13 @@ def _write(report: Report, options: ModelOptions) -> None:
     if options.json == "-":
         print(text, end="", flush=True)
         return
+    if options.json is not None:  # before the tables, whose reader may stop early
+        write_atomically(options.json, lambda path: path.write_text(text, encoding="utf-8"))
     # Cells are text, not rich's markup: a token may read "[/b]" or ":dog:". Off a terminal nothing is cut to its width
     console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
     for item in report.shown:
         console.print(item)
     sys.stdout.flush()
-    if options.json is not None:
-        write_atomically(options.json, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 @contextlib.contextmanager

@@ -3,9 +3,12 @@
 import hashlib
 import io
 import logging
+import os
 import re
 import time
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib import request
@@ -42,8 +45,9 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), name)
     path = Path(source)
-    # A file of that name comes first: a colon is allowed in file names
-    if not path.exists() and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", str(source))):
+    # A file of that name comes first: a colon is allowed in file names. os.path answers where pathlib raises: many a URL
+    # is too long for a file name
+    if not os.path.exists(path) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", str(source))):
         match scheme[1].lower():
             case "http" | "https":
                 return _open(io.BytesIO(_download(str(source))), name)
@@ -51,8 +55,8 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
                 path = _local_path(str(source))
             case other:
                 raise InputError(f"{name}: scheme {other!r} is not supported; use a path, file:, http: or https:")
-    if not path.is_file():
-        raise InputError(f"{name}: {'not a file' if path.exists() else 'no such image file'}")
+    if not os.path.isfile(path):
+        raise InputError(f"{name}: {'not a file' if os.path.exists(path) else 'no such image file'}")
     return _open(path, name)
 
 
@@ -69,6 +73,12 @@ def describe(source: str | Path | bytes | Image.Image) -> str:
     if isinstance(source, Image.Image):
         return f"<{source.mode} image, {source.width} x {source.height}>"
     return str(source)
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with their index where one stands for several images: `<RGB image, 64 x 64> [2]`."""
+    times = Counter(names)
+    return [name if times[name] == 1 else f"{name} [{i}]" for i, name in enumerate(names)]
 
 
 def _open(file: Path | io.BytesIO, name: str) -> Image.Image:

@@ -179,9 +179,11 @@ def test_every_command_speaks_of_itself_in_one_voice():
         assert (ast.get_docstring(options) or "").partition("\n")[0] == summary
 
 
-def test_a_reader_that_stops_early_is_no_error():
+def test_a_reader_that_stops_early_is_no_error(tmp_path):
     """`… | head -1` closes the pipe while we write."""
-    script = "import sys\nfrom tests.test_cli import main\nsys.exit(main(*(f'image-{i}' for i in range(20000))))"
+    out = tmp_path / "out.json"
+    images = "*(f'image-{i}' for i in range(20000))"
+    script = f"import sys\nfrom tests.test_cli import main\nsys.exit(main({images}, '--json', {str(out)!r}))"
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
@@ -193,3 +195,4 @@ def test_a_reader_that_stops_early_is_no_error():
         errors = process.stderr.read().decode()
     assert "BrokenPipe" not in errors
     assert process.returncode == 0
+    assert len(json.loads(out.read_text())["images"]) == 20000, "the file is written before the table is shown"

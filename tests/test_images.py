@@ -195,6 +195,7 @@ def test_a_truncated_file_that_was_opened_lazily_elsewhere(tmp_path):
         ("file://elsewhere/a.png", "names a file on this machine; found host 'elsewhere'"),
         ("ftp://host/a.png", "scheme 'ftp' is not supported"),
         ("data:image/png;base64,AAAA", "scheme 'data' is not supported"),
+        ("data:image/png;base64," + "A" * 5000, "scheme 'data' is not supported"),
         ("http://", "cannot be fetched"),
         ("http://127.0.0.1:99999/a.png", "cannot be fetched"),
     ],

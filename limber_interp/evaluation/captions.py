@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limber_interp.images import describe, image_hash, load_image
+from limber_interp.images import describe, distinct, image_hash, load_image
 from limber_interp.models.generation import generate
 from limber_interp.models.limber import ImageSource, Limber, Prompt, PromptPart
 from limber_interp.records import Caption, Captions
@@ -39,31 +39,33 @@ def captions(
     Raises:
         InputError: a setting out of its range, or an image that cannot be opened (before any is captioned).
     """
-    opened = [load_image(image) for image in images]
+    for image in images:  # opened again in batches: all at once they may not fit into memory
+        load_image(image)
     names = [describe(image) for image in images]
     sampling = (max_new_tokens, temperature, top_k, top_p, seed)
     alone = model.embed([prompt])
     no_image = _continue(model, alone, *sampling)[0]
 
-    found = []
-    for start in progress(range(0, len(opened), batch_size)):
-        pixels = model.preprocess(opened[start : start + batch_size])
+    found, hashes = [], []
+    for start in progress(range(0, len(images), batch_size)):
+        opened = [load_image(image) for image in images[start : start + batch_size]]
+        hashes += [image_hash(image) for image in opened]
+        pixels = model.preprocess(opened)
         soft_prompts = model.soft_prompt(pixels)
         continuations = _continue(model, model.embed([[rows, prompt] for rows in soft_prompts]), *sampling)
         for i, (soft_prompt, ids) in enumerate(zip(soft_prompts, continuations, strict=True)):
             found.append(
                 Caption(
                     image=names[start + i],
-                    caption=_text(model, ids),
+                    caption=model.vocabulary.text(ids).strip(),
                     logprob=mean_logprob(model, [soft_prompt, prompt], ids),
                     logprob_no_image=mean_logprob(model, [prompt], ids),
                     logprob_noise=mean_logprob(model, [_noise_like(soft_prompt, seed), prompt], ids),
                     seen=model.encoder.visible(pixels[i]),
                 )
             )
-    hashes = {name: image_hash(image) for name, image in zip(names, opened, strict=True)}
-    manifest = replace(model.manifest(seed=seed), images=hashes)
-    return Captions(prompt, tuple(found), _text(model, no_image), manifest)
+    manifest = replace(model.manifest(seed=seed), images=dict(zip(distinct(names), hashes, strict=True)))
+    return Captions(prompt, tuple(found), model.vocabulary.text(no_image).strip(), manifest)
 
 
 @torch.no_grad()
@@ -86,11 +88,7 @@ def _continue(model: Limber, prompt: Prompt, *sampling: Any) -> list[list[int]]:
     return generate(model.lm, prompt.residual, prompt.attention_mask, vocabulary.n_used, vocabulary.eos, *sampling)
 
 
-def _text(model: Limber, ids: Sequence[int]) -> str:
-    return model.vocabulary.tokenizer.decode(ids, clean_up_tokenization_spaces=False).strip()
-
-
-def _noise_like(soft_prompt: Float[Tensor, "image_pos d_model"], seed: int) -> Float[Tensor, "image_pos d_model"]:
+def _noise_like(soft_prompt: Float[Tensor, "prompt_pos d_model"], seed: int) -> Float[Tensor, "prompt_pos d_model"]:
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(soft_prompt.shape, generator=generator).to(soft_prompt)
     return noise * (soft_prompt.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))

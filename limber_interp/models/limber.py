@@ -1,6 +1,7 @@
 """Limber: image encoder, projection and language model, composed."""
 
 import logging
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformer_lens import ActivationCache, HookedTransformer
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
-from limber_interp.images import describe, image_hash, load_image
+from limber_interp.images import describe, distinct, image_hash, load_image
 from limber_interp.layout import Layout
 from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.generation import generate
@@ -90,19 +91,25 @@ class Limber:
         return self.projection(self.encode(images))
 
     @torch.no_grad()
-    def embed(self, prompt: Sequence[PromptPart] | Sequence[Sequence[PromptPart]]) -> Prompt:
+    def embed(self, prompt: PromptPart | Sequence[PromptPart] | Sequence[Sequence[PromptPart]]) -> Prompt:
         """Lay images and texts one after the other: `[image, "A picture of"]`, or a list of such lists.
 
         A string is text; an image is a `Path`, bytes, a PIL image, or a soft prompt (prompt_pos, d_model) of your own.
-        No beginning-of-text token is put before; texts are tokenised each on its own.
+        A part that stands alone is the whole prompt. No beginning-of-text token is put before; texts are tokenised each
+        on its own.
 
         Raises:
-            InputError: an empty prompt, an image that cannot be opened, a soft prompt of another width, or more
-                positions than the language model has.
+            InputError: an empty prompt, a list of both prompts and parts, an image that cannot be opened, a soft prompt
+                of another width, or more positions than the language model has.
         """
+        if isinstance(prompt, PromptPart):  # a string is a sequence too, of single letters
+            prompt = [prompt]
         if not prompt:
             raise InputError(NO_PARTS)
-        batch = cast(Sequence[Sequence[PromptPart]], prompt if isinstance(prompt[0], list | tuple) else [prompt])
+        nested = [isinstance(row, list | tuple) for row in prompt]
+        if any(nested) and not all(nested):
+            raise InputError("prompt: found lists and bare parts side by side; a batch is a list of lists")
+        batch = cast(Sequence[Sequence[PromptPart]], prompt if all(nested) else [prompt])
         rows, layouts = zip(*(self._lay_out(parts) for parts in batch), strict=True)
         if (longest := max(layout.n_pos for layout in layouts)) > self.lm.cfg.n_ctx:
             raise InputError(f"prompt of {longest} positions: the language model has {self.lm.cfg.n_ctx}")
@@ -127,7 +134,7 @@ class Limber:
         return torch.cat(vectors), layout
 
     def _embed_text(self, text: str) -> Float[Tensor, "pos d_model"]:
-        if text.startswith(("http://", "https://")) or Path(text).is_file():
+        if text.startswith(("http://", "https://")) or os.path.isfile(text):  # pathlib raises on a long text
             raise InputError(
                 f"{text!r} would be read as text, but names an image: give pathlib.Path(…) or load_image(…)"
             )
@@ -141,18 +148,18 @@ class Limber:
 
     # Through the language model
 
-    def run_with_cache(self, prompt: Prompt | Sequence, **kwargs: Any) -> tuple[Tensor, ActivationCache]:
+    def run_with_cache(self, prompt: Prompt | PromptPart | Sequence, **kwargs: Any) -> tuple[Tensor, ActivationCache]:
         """`HookedTransformer.run_with_cache` on a prompt: logits (batch, pos, d_vocab) and the activations.
 
         It starts at the first block, so there is no `hook_embed`: the prompt's residual is `blocks.0.hook_resid_pre`.
         """
         return self.lm.run_with_cache(**self._lm_input(prompt), **kwargs)
 
-    def run_with_hooks(self, prompt: Prompt | Sequence, fwd_hooks: Sequence = (), **kwargs: Any) -> Tensor:
+    def run_with_hooks(self, prompt: Prompt | PromptPart | Sequence, fwd_hooks: Sequence = (), **kwargs: Any) -> Tensor:
         """`HookedTransformer.run_with_hooks` on a prompt: logits (batch, pos, d_vocab)."""
         return self.lm.run_with_hooks(**self._lm_input(prompt), fwd_hooks=list(fwd_hooks), **kwargs)
 
-    def _lm_input(self, prompt: Prompt | Sequence) -> dict[str, Any]:
+    def _lm_input(self, prompt: Prompt | PromptPart | Sequence) -> dict[str, Any]:
         prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
         return {"input": prompt.residual, "start_at_layer": 0, "attention_mask": prompt.attention_mask}
 
@@ -209,8 +216,7 @@ class Limber:
 
     def manifest(self, images: Sequence[ImageSource] = (), seed: int | None = None) -> Manifest:
         """What produces the results of this model on these images."""
-        names = [describe(image) for image in images]
-        numbered = [name if names.count(name) == 1 else f"{name} [{i}]" for i, name in enumerate(names)]
+        names = distinct([describe(image) for image in images])
         return Manifest(
             config=self.config.model_dump(),
             hashes={"projection": self.projection.sha256, "encoder": self.encoder.sha256, "lm": self.lm_sha256},
@@ -218,7 +224,7 @@ class Limber:
             device=str(self.device),
             seed=self.config.seed if seed is None else seed,
             preprocessing=self.encoder.preprocessing,
-            images={name: image_hash(load_image(image)) for name, image in zip(numbered, images, strict=True)},
+            images={name: image_hash(load_image(image)) for name, image in zip(names, images, strict=True)},
             notes=self.notes,
         )
 

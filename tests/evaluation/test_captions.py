@@ -17,6 +17,8 @@ def test_captions_are_the_models(tiny: Limber, images):
     assert [item.caption for item in record.images] == tiny.caption(images, max_new_tokens=5)
     assert [item.seen.shape for item in record.images] == [(64, 64, 3)] * 3
     assert list(record.manifest.images.values()) == [image_hash(image) for image in images]
+    same_size = captions(tiny, [images[1], images[1].rotate(180)], max_new_tokens=1).manifest.images
+    assert len(set(same_size.values())) == 2, "two images without a name have two hashes"
 
 
 def test_mean_logprob_is_that_of_the_next_tokens(tiny: Limber, images):

@@ -240,6 +240,23 @@ def test_a_path_that_would_be_read_as_text(tiny, images, tmp_path):
             tiny.embed([text, "A picture of"])
 
 
+def test_a_long_text_is_no_file_name(tiny):
+    """pathlib raises where it is asked whether 300 letters are a file."""
+    text = "A dog. " * 15
+    assert len(text * 3) > 255
+    assert tiny.embed([text]).layouts[0].segments[0].source == text
+    with pytest.raises(InputError, match="the language model has 128"):
+        tiny.embed([text * 20])
+
+
+def test_a_part_that_stands_alone_is_the_prompt(tiny, images):
+    """A bare string was taken apart into a prompt of its single letters."""
+    for part in ("The dog", images[0], tiny.soft_prompt(images[0])[0]):
+        assert torch.equal(tiny.embed(part).residual, tiny.embed([part]).residual)
+    with pytest.raises(InputError, match="found lists and bare parts side by side"):
+        tiny.embed([["The dog"], "The cat"])
+
+
 def test_a_soft_prompt_of_another_width(tiny):
     with pytest.raises(InputError, match=r"soft prompt: found shape \(4, 31\), expected \(prompt_pos, 32\)"):
         tiny.embed([torch.zeros(4, 31)])
