@@ -1,5 +1,7 @@
 """Continuing a prompt of embeddings, token by token."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,8 +16,8 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, n
     Raises:
         InputError: a value out of its range, or top-k or top-p where the temperature is 0.
     """
-    if temperature < 0:
-        raise InputError(f"temperature {temperature}: expected 0 (greedy) or more")
+    if not 0 <= temperature < math.inf:  # which NaN is not either
+        raise InputError(f"temperature {temperature}: expected 0 (greedy) or a positive number")
     if top_k is not None and not 1 <= top_k <= n_used:
         raise InputError(f"top_k {top_k}: expected 1 to {n_used}, the size of the vocabulary")
     if top_p is not None and not 0 < top_p <= 1:

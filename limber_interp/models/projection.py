@@ -108,7 +108,12 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     with safe_open(path, framework="pt") as stored:
         text = (stored.metadata() or {}).get("manifest")
+    if text is None:
+        return None
     try:
-        return json.loads(text) if text is not None else None
+        manifest = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: its manifest is not JSON: {error}") from error
+    if not (isinstance(manifest, dict) and isinstance(manifest.get("hashes", {}), dict)):
+        raise InputError(f"{path}: its manifest is no JSON object with its `hashes` as another")
+    return manifest

@@ -1,5 +1,6 @@
 """What all records share: the disk, JSON, the manifest, and writing files whole or not at all."""
 
+import contextlib
 import json
 import math
 import os
@@ -54,8 +55,10 @@ class Record:
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     def to_json(self, indent: int | None = None) -> str:
-        """`as_dict()` as JSON text."""
-        return json.dumps(self.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        """`as_dict()` as JSON text, which every encoding of Unicode can hold."""
+        text = json.dumps(self.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+        # A file name that is not UTF-8 comes as lone surrogates; `\udcff` is what JSON writes for one
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
     def save(self, path: str | Path) -> None:
         """Write the record as `.npz`: its arrays, and all the rest as JSON under the key `record`. Atomic.
@@ -171,15 +174,31 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> None:
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: cannot write a {path.suffix or 'nameless'} file; use {', '.join(suffixes)}")
-    if path.exists() and not path.is_file():
-        kind = "a folder" if path.is_dir() else "no regular file"
-        raise InputError(f"{path}: is {kind}; name a file to write")
-    trial = _beside(path)
     try:
+        with contextlib.suppress(FileNotFoundError):
+            path.stat()  # fails on a name that is too long; the trial's is shorter
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise InputError(f"{path}: is {kind}; name a file to write")
+        trial = _beside(path)
         trial.touch()  # the only reliable question: permissions say nothing to root, on full disks, on read-only mounts
         trial.unlink()
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror} ({path.resolve().parent})") from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """The folder, with its parents, if it was not there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}; name another folder") from error
+    return path
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:

@@ -192,6 +192,14 @@ def test_description_without_a_key(world, tmp_path):
         load(world, "nfresnet", encoder_weights=str(folder))
 
 
+def test_a_resampling_that_is_not_known(world, tmp_path):
+    folder = Path(shutil.copytree(world.encoder("beit"), tmp_path / "beit"))
+    processor = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**processor, "resample": 5}))
+    with pytest.raises(InputError, match="preprocessor_config.json: found resample 5, expected 2 or 3"):
+        load(world, "beit", encoder_weights=str(folder))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_truncated_weights(world, tmp_path, name):
     folder = Path(shutil.copytree(world.encoder(name), tmp_path / name))

@@ -116,6 +116,7 @@ def test_stops_at_the_end_of_text(tiny, prompts):
     ("settings", "message"),
     [
         ({"temperature": -1.0}, "temperature -1.0: expected 0"),
+        ({"temperature": float("nan")}, "temperature nan: expected 0"),
         ({"temperature": 1.0, "top_k": 0}, "top_k 0: expected 1 to 320"),
         ({"temperature": 1.0, "top_k": 321}, "top_k 321: expected 1 to 320"),
         ({"temperature": 1.0, "top_p": 0.0}, "top_p 0.0: expected more than 0"),

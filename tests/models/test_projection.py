@@ -110,9 +110,17 @@ def test_not_finite(tmp_path, linear, value):
         load_projection(tmp_path / "p.ckpt", D_ENCODER, D_MODEL)
 
 
-def test_manifest_that_is_not_json(tmp_path, linear):
-    save_file(linear.state_dict(), tmp_path / "p.safetensors", {"manifest": "{"})
-    with pytest.raises(InputError, match="its manifest is not JSON"):
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ("{", "its manifest is not JSON"),
+        ("[1]", "no JSON object"),
+        ('{"hashes": 1}', "no JSON object with its `hashes`"),
+    ],
+)
+def test_a_manifest_of_another_form(tmp_path, linear, manifest, message):
+    save_file(linear.state_dict(), tmp_path / "p.safetensors", {"manifest": manifest})
+    with pytest.raises(InputError, match=message):
         load_projection(tmp_path / "p.safetensors", D_ENCODER, D_MODEL)
 
 

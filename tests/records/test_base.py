@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from limber_interp.errors import InputError
-from limber_interp.records import Manifest, Record, check_writable, write_atomically
+from limber_interp.records import Manifest, Record, check_writable, make_folder, write_atomically
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ def test_json_is_strict_and_names_what_is_not_finite_null(reading):
     assert values["tokens"] == [[" dog", "é\n"]]
     assert values["controls"]["nested"] == [[1, 2], {"k": [0.0, 0.0]}]
     assert values["manifest"]["hashes"] == {"lm": "ab", "projection": None}
+
+
+def test_json_of_a_file_name_that_is_not_utf8(tmp_path):
+    """Such a name comes as lone surrogates, which no file in UTF-8 can hold."""
+    name = os.fsdecode(b"caf\xe9.png")
+    text = OtherReading(np.array([name])).to_json()
+    (tmp_path / "out.json").write_text(text, encoding="utf-8")
+    assert json.loads(text)["scores"] == [name]
 
 
 def test_a_manifest_names_the_installed_versions(reading):
@@ -146,6 +154,8 @@ def test_check_writable(tmp_path):
         check_writable(tmp_path / "missing" / "new.json")
     with pytest.raises(InputError, match=r"cannot be written: Not a directory"):
         check_writable(tmp_path / "old.json" / "new.json")
+    with pytest.raises(InputError, match=r"cannot be written: File name too long"):
+        check_writable(tmp_path / ("n" * 300 + ".json"))
     with pytest.raises(InputError, match=r"cannot write a \.bmp file; use \.png, \.pdf"):
         check_writable(tmp_path / "a.bmp", (".png", ".pdf"))
 
@@ -155,3 +165,12 @@ def test_a_device_is_never_replaced():
     with pytest.raises(InputError, match="is no regular file"):
         write_atomically("/dev/null", lambda temporary: temporary.write_text("x"))
     assert not Path("/dev/null").is_file()
+
+
+def test_make_folder(tmp_path):
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    for path in ("file", "file/below"):
+        with pytest.raises(InputError, match=rf"{path}: cannot be made: .*; name another folder"):
+            make_folder(tmp_path / path)

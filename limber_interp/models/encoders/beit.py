@@ -38,6 +38,7 @@ class Beit(Encoder):
         "microsoft/beit-large-patch16-224-pt22k-ft22k": {**LARGE, "use_relative_position_bias": True},
     }
     NAMES = (*ARCHITECTURES, "emoji_beit")
+    RESAMPLE: ClassVar = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as image processors write them
 
     @classmethod
     def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
@@ -47,6 +48,8 @@ class Beit(Encoder):
         else:
             architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
             processor = describe(name, weights, "preprocessor_config.json", ("resample", "image_mean", "image_std"))
+        if (resample := processor.get("resample", 2)) not in cls.RESAMPLE:
+            raise InputError(f"{weights}/preprocessor_config.json: found resample {resample!r}, expected 2 or 3")
         if config.pretrained_img_encoder:
             if weights is not None:
                 read_tensors(weights)  # so that a broken file is named as such
@@ -55,7 +58,7 @@ class Beit(Encoder):
             tower = BeitModel(architecture, add_pooling_layer=False)
         preprocessing = {
             "resize": "both sides",
-            "interpolation": {2: "bilinear", 3: "bicubic"}[processor.get("resample", 2)],
+            "interpolation": cls.RESAMPLE[resample],
             "crop": None,
             "mean": processor.get("image_mean", [0.5] * 3),
             "std": processor.get("image_std", [0.5] * 3),
