@@ -45,8 +45,8 @@ def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
     if isinstance(source, bytes):
         return _open(io.BytesIO(source), name)
     path = Path(source)
-    # A file of that name comes first: a colon is allowed in file names. os.path answers where pathlib raises: many a URL
-    # is too long for a file name
+    # A file of that name comes first: a colon is allowed in file names. Asked of os.path, since pathlib raises on a URL
+    # that is too long for a file name
     if not os.path.exists(path) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):", str(source))):
         match scheme[1].lower():
             case "http" | "https":

@@ -18,7 +18,7 @@ class Options(ModelOptions):
     """Train a config's projection: encoder and language model frozen, one linear layer between them."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-    """Where <config>.safetensors and its log <config>.jsonl go; nothing there is replaced."""
+    """Where <config>.safetensors and its log <config>.jsonl go; a projection there is not replaced."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Captioned images in LIMBER's folder format; none: the config's train_dataset_dir."""
     held_out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -34,6 +34,8 @@ class Options(ModelOptions):
 
 
 def train(options: Options) -> Report:
+    if options.projection is not None:
+        raise InputError(f"--projection {options.projection}: training starts from the seed alone; leave it out")
     config = options.load_config(
         train_steps=options.train_steps, batch_size=options.batch_size, lr=options.lr, projection="none"
     )
@@ -46,7 +48,14 @@ def train(options: Options) -> Report:
         return progress(items, description)
 
     record = train_projection(
-        config, data, options.out, options.held_out or config.eval_dataset_dir, options.encodings, bar
+        config,
+        data,
+        options.out,
+        options.held_out or config.eval_dataset_dir,
+        options.encodings,
+        bar,
+        device=options.device,
+        dtype="float32" if options.dtype == "auto" else options.dtype,
     )
     table = Table("measure", "nats per caption token", title=f"{config.name} after {config.train_steps} steps")
     for name, value in {

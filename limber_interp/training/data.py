@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from limber_interp.errors import InputError
 from limber_interp.images import load_image
 from limber_interp.models.limber import Limber
 from limber_interp.models.vocabulary import Vocabulary
-from limber_interp.records import write_atomically
+from limber_interp.records import make_folder, write_atomically
 
 IGNORED = -100  # a label that counts for no loss, as torch's cross entropy has it
 
@@ -48,6 +50,8 @@ def read_folder(folder: str | Path) -> list[Example]:
 def _read_example(folder: Path, file: Path) -> Example:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(record["captions"], list):  # a bare string would be read as one caption per letter
+            raise TypeError("captions is no list")
         captions = tuple(str(caption) for caption in record["captions"])
         named = record.get("image_path")
         metadata = record.get("metadata") or {}
@@ -75,27 +79,37 @@ def encodings(
 ) -> np.ndarray:
     """The frozen encoder's output for every example, (example, image_pos, d_encoder) in float16, memory-mapped.
 
-    Computed once per encoder and set of image files, and kept in `folder` under a name made of both; the file appears
-    there whole or not at all.
+    Computed once per encoder, its preprocessing and set of image files, and kept in `folder` under a name made of all
+    three; the file appears there whole or not at all.
 
     Raises:
-        InputError: an image that cannot be opened (it is named; nothing is put in its place), or no room in `folder`.
+        InputError: an image that cannot be opened (it is named; nothing is put in its place), a number beyond float16,
+            or no room in `folder`.
     """
-    key = hashlib.sha256(model.encoder.sha256.encode())
+    described = f"{model.encoder.sha256} {json.dumps(model.encoder.preprocessing, sort_keys=True)}"
+    key = hashlib.sha256(described.encode())
     for example in examples:
         stat = example.image.stat()
         key.update(f"{example.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     path = folder / f"{model.encoder.name}-{key.hexdigest()[:16]}.npy"
     if not path.exists():
         shape = (len(examples), model.encoder.n_positions, model.encoder.d_encoder)
+        needed, free = 2 * math.prod(shape), shutil.disk_usage(folder).free
+        if needed > free:  # a memory map on a full disk kills the process
+            raise InputError(f"{folder}: encodings take {needed / 2**30:.1f} GiB, {free / 2**30:.1f} are free")
 
         def write(temporary: Path) -> None:
             stored = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
             for start in progress(range(0, len(examples), batch_size)):
                 images = [load_image(example.image) for example in examples[start : start + batch_size]]
-                stored[start : start + len(images)] = model.encode(images).half().cpu().numpy()
+                encoded = model.encode(images).half()
+                if not (finite := encoded.isfinite().flatten(1).all(dim=1)).all():
+                    raise InputError(
+                        f"{examples[start + int(finite.int().argmin())].image}: its encoding is not finite in float16 "
+                        "(above 65,504, or NaN); check the encoder's weights"
+                    )
+                stored[start : start + len(images)] = encoded.cpu().numpy()
             stored.flush()
 
         write_atomically(path, write)

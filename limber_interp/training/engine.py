@@ -18,7 +18,7 @@ from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
-from limber_interp.records import TrainingRun, check_writable
+from limber_interp.records import TrainingRun, check_writable, make_folder
 from limber_interp.training.data import Example, caption_tokens, encodings, order, read_folder
 from limber_interp.training.objective import caption_loss
 from limber_interp.training.whitening import Whitened, statistics
@@ -33,6 +33,8 @@ def train(
     held_out: str | Path | None = None,
     encodings_folder: str | Path | None = None,
     progress: Progress = lambda items, _: items,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
 ) -> TrainingRun:
     """Train a config's projection on a folder in LIMBER's format; encoder and language model stay frozen.
 
@@ -44,24 +46,27 @@ def train(
         held_out: a folder in the same format, for the losses at the end.
         encodings_folder: where the encodings are kept between runs; `out` if None.
         progress: wraps the iteration, with a description.
+        dtype: in which the language model is kept; it computes in bfloat16 where the config's `bf16` says so.
 
     Raises:
-        InputError: unusable data, or an output that is there already or cannot be written.
+        InputError: unusable data, a projection that is there already, an output that cannot be written, or several
+            processes, which would all see the same batches.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise InputError(f"WORLD_SIZE {processes}: training runs in one process; start it without a launcher")
     out = Path(out)
     paths = out / f"{config.name}.safetensors", out / f"{config.name}.jsonl"
-    for path in paths:
-        if path.exists():
-            raise InputError(f"{path}: is there already; name another --out, or move it away")
+    if paths[0].exists():  # a log alone was left by a run that did not end, and is replaced
+        raise InputError(f"{paths[0]}: is there already; name another --out, or move it away")
     examples = read_folder(data)
     held_out_examples = read_folder(held_out) if held_out is not None else None
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for path in paths:
         check_writable(path)
 
     began = time.monotonic()
     torch.manual_seed(config.seed)
-    model = load(config, projection="none", device="auto", dtype="float32")
+    model = load(config, projection="none", device=device, dtype=dtype)
     kept_in = out if encodings_folder is None else encodings_folder
     encoded = encodings(model, examples, kept_in, progress=lambda items: progress(items, "Encoding"))
     trained, history = _fit(model, examples, encoded, paths[1], progress)
@@ -165,22 +170,22 @@ def held_out_losses(
 
 def _engine(layer: nn.Module, config: LimberConfig) -> Any:
     """DeepSpeed's engine around the one layer that is trained. A single process makes its own group of one."""
-    if not torch.cuda.is_available():
+    device = next(layer.parameters()).device
+    if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
         with closing(socket.socket()) as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        local_rank = device.index or 0  # DeepSpeed moves the layer to the GPU of that number
+        alone = {"RANK": 0, "LOCAL_RANK": local_rank, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in alone.items()})
     import deepspeed
 
-    if os.environ["WORLD_SIZE"] == "1":
-        # Kernels for ranks that share memory, compiled at first use: one rank needs neither them nor a compiler.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False
-    )
+    # Kernels for ranks that share memory, compiled at first use: one rank needs neither them nor a compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
     parameters = [p for p in layer.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay)
     warmup = {"warmup_min_lr": config.min_lr, "warmup_max_lr": config.lr, "warmup_num_steps": config.warmup_num_steps}

@@ -1,4 +1,6 @@
 import json
+import shutil
+from collections import namedtuple
 from itertools import islice
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limber_interp.errors import InputError
-from limber_interp.models.limber import Limber
+from limber_interp.models.limber import Limber, load
 from limber_interp.training.data import IGNORED, caption_tokens, encodings, order, read_folder
 
 
@@ -26,6 +28,7 @@ def test_reads_limbers_folder_format_with_and_without_image_path(folder: Path) -
     [
         ("{", "not a record"),
         ("[]", "not a record"),
+        (json.dumps({"captions": "a dog"}), "not a record"),
         (json.dumps({"captions": []}), "a caption is empty or there is none"),
         (json.dumps({"captions": ["a", "  "]}), "a caption is empty or there is none"),
         (json.dumps({"captions": ["a"], "image_path": "images/gone.png"}), r"gone\.png is not there"),
@@ -60,6 +63,37 @@ def test_an_unreadable_image_stops_the_work_and_leaves_nothing(tiny: Limber, fol
     with pytest.raises(InputError, match=r"004\.png"):
         encodings(tiny, read_folder(folder), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_encodings_of_another_preprocessing_have_their_own_file(world, tiny: Limber, folder: Path, tmp_path) -> None:
+    """The weights, and so their hash, are the same: the old encodings would have been taken for the new ones."""
+    changed = Path(shutil.copytree(world.encoder("clip"), tmp_path / "clip"))
+    described = json.loads((changed / "open_clip_config.json").read_text())
+    described["preprocess_cfg"]["mean"] = [0.0, 0.0, 0.0]
+    (changed / "open_clip_config.json").write_text(json.dumps(described))
+    other = load(world.config("clip"), encoder_weights=changed)
+    assert other.encoder.sha256 == tiny.encoder.sha256
+    examples = read_folder(folder)
+    assert not np.array_equal(*(encodings(model, examples, tmp_path / "kept") for model in (tiny, other)))
+
+
+def _enlarge(batch: torch.Tensor, row: int) -> None:
+    batch[row] *= 1e9
+
+
+def test_an_encoding_beyond_float16_is_refused(world, folder: Path, tmp_path: Path) -> None:
+    """It became infinity, and the loss NaN some thousand steps later."""
+    model = load(world.config("clip"))
+    model.encoder.tower.layer4.register_forward_hook(lambda layer, args, out: _enlarge(out, 2))
+    with pytest.raises(InputError, match=r"002\.png: its encoding is not finite in float16"):
+        encodings(model, read_folder(folder), tmp_path / "kept", batch_size=4)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_no_room_for_the_encodings(tiny: Limber, folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    with pytest.raises(InputError, match=r"kept: encodings take 0\.0 GiB, 0\.0 are free"):
+        encodings(tiny, read_folder(folder), tmp_path / "kept")
 
 
 @given(count=st.integers(1, 20), batch_size=st.integers(1, 20), seed=st.integers(0, 5))

@@ -63,6 +63,38 @@ def test_a_projection_that_is_there_is_not_replaced(folder: Path, tmp_path: Path
     assert (tmp_path / "tiny.safetensors").read_bytes() == b"kept"
 
 
+def test_the_log_of_a_run_that_did_not_end_is_replaced(folder: Path, tmp_path: Path, config) -> None:
+    """It made the stage of an interrupted run impossible to repeat."""
+    (tmp_path / "tiny.jsonl").write_text("half a li")
+    run = train(config.model_copy(update={"train_steps": 1}), folder, tmp_path)
+    assert len(Path(run.log).read_text().splitlines()) == 1
+
+
+def test_several_processes_are_refused(folder: Path, tmp_path: Path, config, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="WORLD_SIZE 2: training runs in one process"):
+        train(config, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["--projection", "p.ckpt"], "--projection p.ckpt: training starts from the seed alone"),
+        (["--data", "nowhere"], "nowhere: no image_data/<n>/<id>.json in it"),
+        (["--out", "{folder}/image_data/0/000.json/out"], "000.json/out: cannot be made: Not a directory"),
+        (["--train-steps", "0"], "train_steps: Input should be greater than 0, found 0"),
+    ],
+)
+def test_command_with_bad_input(world, folder: Path, tmp_path: Path, capsys, arguments: list[str], line: str) -> None:
+    given = [argument.format(folder=folder) for argument in arguments]
+    common = ["--config", str(world.config("clip")), "--data", str(folder), "--out", str(tmp_path / "out")]
+    assert main([*common, *given]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert line in err.splitlines()[-1]
+
+
 def test_command(world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", str(world.config("clip")), "--data", str(folder), "--out", str(tmp_path / "out"),
                  "--held-out", str(folder), "--train-steps", "2", "--batch-size", "4", "--json", "-"]  # fmt: skip
