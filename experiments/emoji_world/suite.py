@@ -91,9 +91,12 @@ def stages() -> dict[str, list[str]]:
 
 
 def run(name: str, command: list[str]) -> None:
-    """Runs a stage; its report is what it prints (JSON), with its time. Nothing counts as done that did not end well."""
+    """Runs a stage; its report is what it prints (JSON), with its time. Only what ended well counts as done."""
     if name.startswith("scenes_"):
         shutil.rmtree(command[-1], ignore_errors=True)  # a half-drawn folder of an interrupted run
+    if name.startswith("train_"):  # a run of this stage once more: the command itself replaces no projection
+        out, config = (command[command.index(option) + 1] for option in ("--out", "--config"))
+        (Path(out) / f"{config}.safetensors").unlink(missing_ok=True)
     if name == "publish":
         (SUITE / "projections").mkdir(parents=True, exist_ok=True)
     print(f"── {name}: {' '.join(command[1:])}", file=sys.stderr, flush=True)
