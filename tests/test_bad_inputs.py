@@ -1,4 +1,4 @@
-"""What a user can get wrong, through the commands: one line on the message, exit status 2, nothing on standard output."""
+"""What a user can get wrong, through the commands: one line that says so, exit status 2, nothing on standard output."""
 
 import json
 import pickle

@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -152,6 +153,22 @@ def test_nothing_heavy_is_imported_for_help(command: str):
     assert not modules & HEAVY
 
 
+def seconds(*args: str) -> float:
+    """Processor time of `python args`, the less of two runs: what else runs on the machine hardly shows in it."""
+
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python(*args).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    return min(once(), once())
+
+
+def test_help_costs_at_most_half_of_importing_torch():
+    assert seconds("-m", "limber_interp.nearest_tokens", "--help") <= 0.5 * seconds("-c", "import torch")
+
+
 def test_importing_the_package_imports_next_to_nothing():
     modules = imported_by("-c", "import limber_interp; limber_interp.__version__")
     assert "limber_interp" in modules
@@ -165,7 +182,7 @@ def test_an_unknown_public_name():
 
 def test_the_list_of_commands():
     listed = python("-m", "limber_interp").stdout
-    assert {"caption", "doctor"} <= commands().keys()
+    assert commands().keys() >= {"caption", "doctor", "nearest_tokens", "train"}
     for name, summary in commands().items():
         assert summary.endswith(".")
         assert re.search(rf"python -m limber_interp\.{name} +{re.escape(summary)}", listed)

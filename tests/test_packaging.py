@@ -69,6 +69,11 @@ def test_the_wheel_holds_what_the_repository_ships(wheel: Path):
     assert held == code | data | {"limber_interp/py.typed"}
 
 
+def test_the_embedded_suite_is_under_60_megabytes():
+    files = [path for path in (REPOSITORY / "limber_weights" / "emoji").rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) < 60e6
+
+
 def test_every_package_is_listed():
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
