@@ -213,7 +213,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     path = Path(path).resolve()  # through a link, so that the link stays one
     temporary = _beside(path)
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # the umask's: safetensors lets none but the owner read
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

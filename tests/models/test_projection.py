@@ -48,6 +48,12 @@ def test_a_saved_projection_is_the_same(tmp_path):
     assert not any(p.requires_grad for p in loaded.parameters())
 
 
+def test_a_saved_projection_can_be_read_by_whom_the_umask_lets(tmp_path):
+    Projection(D_ENCODER, D_MODEL).save(tmp_path / "p.safetensors", {})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "p.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_projection_knows_what_it_was_trained_with():
     projection = Projection(
         2, 2, manifest={"hashes": {"encoder": "a" * 64}, "config": {"encoder_name": "beit", "lm_name": "x"}}
