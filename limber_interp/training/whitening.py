@@ -5,11 +5,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+# Root mean squared norm of a whitened vector. With torch's initial weights a soft prompt then starts about as long as
+# the embeddings of the embedded model's words; 1 and 12 learnt more slowly (experiments/LOG.md).
+NORM = 4.0
 FLOOR = 1e-3  # of the mean eigenvalue: directions below it are noise, and are not blown up to the others' size
 
 
 class Whitened(nn.Module):
-    """A linear layer that sees its inputs with mean 0, uncorrelated, and of mean squared norm 1.
+    """A linear layer that sees its inputs with mean 0, uncorrelated, and of root mean squared norm `NORM`.
 
     Adam moves each weight at one speed, so on raw features, whose variance lies in a few directions, it learns these
     first and the others hardly at all. The composition is still one linear layer, which `folded` returns.
@@ -44,7 +47,7 @@ def statistics(
 ) -> tuple[Float[Tensor, " d_encoder"], Float[Tensor, "d_encoder d_encoder"]]:
     """Mean and symmetric (ZCA) whitening matrix of encodings (example, image_pos, d_encoder), from a sample of vectors.
 
-    The matrix is Σ^(-1/2) / √d_encoder with the eigenvalues of Σ raised by `FLOOR` times their mean, in float64.
+    The matrix is `NORM` Σ^(-1/2) / √d_encoder with the eigenvalues of Σ raised by `FLOOR` times their mean, in float64.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(encodings))[: max(1, sample // encodings.shape[1])])
     vectors = torch.from_numpy(encodings[chosen].astype(np.float32)).flatten(0, 1)
@@ -53,5 +56,5 @@ def statistics(
     covariance = (centred.T @ centred / len(vectors)).double()
     eigenvalues, eigenvectors = torch.linalg.eigh(covariance)
     raised = eigenvalues.clamp(min=0) + FLOOR * eigenvalues.mean()
-    whitener = eigenvectors @ torch.diag(raised.rsqrt()) @ eigenvectors.T / len(raised) ** 0.5
+    whitener = NORM * eigenvectors @ torch.diag(raised.rsqrt()) @ eigenvectors.T / len(raised) ** 0.5
     return mean, whitener.float()
