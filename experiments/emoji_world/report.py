@@ -1,4 +1,4 @@
-"""Writes the stages' reports into this folder's README.md, between its two marks. No number is typed by hand."""
+"""Writes the stages' reports into the README.md of this folder and of the project, between marks; no number by hand."""
 
 import json
 from pathlib import Path
@@ -17,6 +17,14 @@ ROWS = {
     "NF-ResNet, random": "emoji_nfrn_random_linear",
     "BEiT, random": "emoji_beit_random_linear",
 }
+SHIPPED = {
+    "emoji_clip_linear": "ModifiedResNet, contrastive with captions",
+    "emoji_nfrn_linear": "NF-ResNet, noun labels, pooled to one vector",
+    "emoji_beit_ft_linear": "BEiT, fine-tuned on noun labels",
+    "emoji_beit_linear": "BEiT, masked image modelling",
+    "emoji_nfrn_random_linear": "NF-ResNet, random weights",
+    "emoji_beit_random_linear": "BEiT, random weights",
+}
 PROBES = {
     "CLIP": "clip",
     "BEiT-FT": "beit_ft",
@@ -25,6 +33,7 @@ PROBES = {
     "NF-ResNet, random": "probe_emoji_nfrn_random_linear",
     "BEiT, random": "probe_emoji_beit_random_linear",
 }
+SUMMARY = ("nouns named", "wrong image's", "nearest-token hit@5", "wrong image's")
 NEAREST = ("right image", "wrong image", "noise", "random map")
 TOLD = (
     "nouns",
@@ -78,9 +87,21 @@ def tables(reports: dict[str, dict]) -> str:
     return "\n\n".join(blocks)
 
 
-def write_tables(folder: Path, readme: Path) -> None:
+def summary(reports: dict[str, dict]) -> str:
+    """The six shipped configs, for the project's README."""
+    head = ["config", "encoder, and what trained it", *SUMMARY]
+    rows: list[list[Any]] = []
+    for config, encoder in SHIPPED.items():
+        if report := reports.get(f"eval_{config}"):
+            near = report["hit@5 of the nearest tokens"]
+            numbers = [report["nouns"], report["nouns, wrong image"], near["right image"], near["wrong image"]]
+            rows.append([f"`{config}`", encoder, *numbers])
+    return table(head, rows)
+
+
+def write_tables(folder: Path, readme: Path, project_readme: Path) -> None:
     reports = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-    text = readme.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n{tables(reports)}\n{END}{after}", encoding="utf-8")
+    for file, text in ((readme, tables(reports)), (project_readme, summary(reports))):
+        before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")

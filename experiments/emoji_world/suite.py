@@ -75,7 +75,7 @@ def stages() -> dict[str, list[str]]:
         found[f"train_{config}"] = train(config, trained)
     for seed in SEEDS:
         found[f"train_{DEFAULT}_seed{seed}"] = train(DEFAULT, trained / f"seed{seed}", seed=seed)
-    found["publish"] = ["cp", *(str(trained / f"{c}.safetensors") for c in CONFIGS), str(SUITE / "projections")]
+    found["publish"] = world("publish") + [str(trained / f"{config}.safetensors") for config in CONFIGS]
     for config in CONFIGS:
         found[f"eval_{config}"] = evaluate(config)
     found[f"eval_{DEFAULT}_held_out_pairs"] = evaluate(DEFAULT, "held_out")
@@ -84,7 +84,7 @@ def stages() -> dict[str, list[str]]:
         found[f"eval_{DEFAULT}_seed{seed}"] = evaluate(DEFAULT, projection=projection)
     ablation = WORK / "lm_without_word_maps"
     projection = trained / "without_word_maps" / f"{DEFAULT}.safetensors"
-    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True)
+    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True, steps=1800)
     found["train_without_word_maps"] = train(DEFAULT, projection.parent, lm=ablation)
     found["eval_without_word_maps"] = evaluate(DEFAULT, lm=ablation, projection=projection)
     return found
@@ -97,8 +97,6 @@ def run(name: str, command: list[str]) -> None:
     if name.startswith("train_"):  # a run of this stage once more: the command itself replaces no projection
         out, config = (command[command.index(option) + 1] for option in ("--out", "--config"))
         (Path(out) / f"{config}.safetensors").unlink(missing_ok=True)
-    if name == "publish":
-        (SUITE / "projections").mkdir(parents=True, exist_ok=True)
     print(f"── {name}: {' '.join(command[1:])}", file=sys.stderr, flush=True)
     began = time.monotonic()
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -133,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
                 run(name, known[name])
     from experiments.emoji_world.report import write_tables
 
-    write_tables(REPORTS, HERE / "README.md")
+    write_tables(REPORTS, HERE / "README.md", HERE.parents[1] / "README.md")
 
 
 if __name__ == "__main__":
