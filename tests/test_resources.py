@@ -12,6 +12,7 @@ def package(tmp_path, monkeypatch) -> Path:
     package = tmp_path / "somewhere" / "limber_interp"
     package.mkdir(parents=True)
     monkeypatch.setattr(resources, "_PACKAGE", package)
+    monkeypatch.chdir(tmp_path)  # away from the checkout, whose own limber_weights/ would come first
     return package
 
 
@@ -30,8 +31,7 @@ def test_a_checkout_and_a_wheel(package, installed: bool):
     assert resources.resolve("limber_weights/not/there") == root / "limber_weights" / "not" / "there"
 
 
-def test_the_working_directory_comes_first(package, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_working_directory_comes_first(package, tmp_path):
     for root in (package.parent, tmp_path):
         (root / "limber_weights").mkdir()
         (root / "limber_weights" / "a").touch()
