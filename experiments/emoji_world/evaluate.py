@@ -106,9 +106,9 @@ def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed
     right = [score(caption, fact) for caption, fact in zip(told, facts, strict=True)]
     wrong = [score(caption, fact) for caption, fact in zip(told, facts[1:] + facts[:1], strict=True)]
 
-    def mean(scores: list[dict[str, float]], key: str, where: list[bool] | None = None) -> float:
+    def mean(scores: list[dict[str, float]], key: str, where: list[bool] | None = None) -> float | None:
         kept = [s[key] for s, w in zip(scores, where or [True] * len(scores), strict=True) if w]
-        return round(float(np.nanmean(kept)), 4) if kept else float("nan")
+        return round(float(np.nanmean(kept)), 4) if kept else None
 
     one = [len(fact["nouns"]) == 1 for fact in facts]
     losses = held_out_losses(model, examples, encodings(model, examples, encodings_folder))
