@@ -84,7 +84,7 @@ def stages() -> dict[str, list[str]]:
         found[f"eval_{DEFAULT}_seed{seed}"] = evaluate(DEFAULT, projection=projection)
     ablation = WORK / "lm_without_word_maps"
     projection = trained / "without_word_maps" / f"{DEFAULT}.safetensors"
-    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True, steps=1800)
+    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True, steps=1200)
     found["train_without_word_maps"] = train(DEFAULT, projection.parent, lm=ablation)
     found["eval_without_word_maps"] = evaluate(DEFAULT, lm=ablation, projection=projection)
     return found
