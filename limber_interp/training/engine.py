@@ -38,7 +38,7 @@ def train(
 ) -> TrainingRun:
     """Train a config's projection on a folder in LIMBER's format; encoder and language model stay frozen.
 
-    Recipe of the paper (appendix A of arXiv 2209.15162, and its published configs): AdamW (0.9, 0.95), gradient
+    Recipe of the configs published with the paper (arXiv 2209.15162): AdamW (0.9, 0.95), gradient
     clipping, linear warm-up, dropout on the projected prompt, loss on caption tokens and one end of text.
 
     Args:
