@@ -6,7 +6,6 @@ BEiT's own codes come from DALL-E's tokenizer (Bao et al., 2021, arXiv 2106.0825
 it. No word enters: this is the encoder without linguistic supervision.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from transformers import BeitConfig, BeitForMaskedImageModeling, BeitModel
 
 from experiments.emoji_world.probe import probe_encoder
-from experiments.emoji_world.recipe import cosine, save_half
+from experiments.emoji_world.recipe import cosine, options, save_half
 from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import sample_scene
 
@@ -101,14 +100,9 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser = options(__doc__, steps=1200)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
     print(json.dumps(train(args.out, args.seed, args.steps, args.batch), indent=2))
 
 

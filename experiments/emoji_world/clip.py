@@ -6,7 +6,6 @@ Most batches share background, sizes and relation, and draw their nouns from a f
 *both* nouns. On random batches the background and one noun are enough, and the spatial features keep little else.
 """
 
-import argparse
 import json
 import sys
 import time
@@ -20,7 +19,7 @@ from tqdm import tqdm
 
 from experiments.emoji_world.corpus import captions
 from experiments.emoji_world.probe import probe_encoder
-from experiments.emoji_world.recipe import cosine, save_half
+from experiments.emoji_world.recipe import cosine, options, save_half
 from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import NOUNS, Scene, sample_scene
 
@@ -134,14 +133,9 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2600)
+    parser = options(__doc__, steps=3600)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
-    torch.set_num_threads(args.threads)
     print(json.dumps(train(args.out, args.seed, args.steps, args.batch), indent=2))
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from limber_interp.images import describe, distinct, image_hash, load_image
-from limber_interp.models.generation import generate
-from limber_interp.models.limber import ImageSource, Limber, Prompt, PromptPart
+from limber_interp.models.limber import ImageSource, Limber, PromptPart
 from limber_interp.records import Caption, Captions
 
 
@@ -43,8 +41,7 @@ def captions(
         load_image(image)
     names = [describe(image) for image in images]
     sampling = (max_new_tokens, temperature, top_k, top_p, seed)
-    alone = model.embed([prompt])
-    no_image = _continue(model, alone, *sampling)[0]
+    no_image = model.generate([prompt], *sampling)[0]
 
     found, hashes = [], []
     for start in progress(range(0, len(images), batch_size)):
@@ -52,7 +49,7 @@ def captions(
         hashes += [image_hash(image) for image in opened]
         pixels = model.preprocess(opened)
         soft_prompts = model.soft_prompt(pixels)
-        continuations = _continue(model, model.embed([[rows, prompt] for rows in soft_prompts]), *sampling)
+        continuations = model.generate([[rows, prompt] for rows in soft_prompts], *sampling)
         for i, (soft_prompt, ids) in enumerate(zip(soft_prompts, continuations, strict=True)):
             found.append(
                 Caption(
@@ -81,11 +78,6 @@ def mean_logprob(model: Limber, prompt: Sequence[PromptPart], ids: Sequence[int]
     before = logits[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
     targets = torch.tensor(ids, device=before.device)[:, None]
     return before.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
-
-
-def _continue(model: Limber, prompt: Prompt, *sampling: Any) -> list[list[int]]:
-    vocabulary = model.vocabulary
-    return generate(model.lm, prompt.residual, prompt.attention_mask, vocabulary.n_used, vocabulary.eos, *sampling)
 
 
 def _noise_like(soft_prompt: Float[Tensor, "prompt_pos d_model"], seed: int) -> Float[Tensor, "prompt_pos d_model"]:

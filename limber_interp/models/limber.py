@@ -187,20 +187,15 @@ class Limber:
         if isinstance(images, ImageSource):
             return self.caption([images], prompt, max_new_tokens, temperature, top_k, top_p, seed, use_cache)[0]
         embedded = self.embed([[soft_prompt, prompt] for soft_prompt in self.soft_prompt(images)])
-        continuations = generate(
-            self.lm,
-            embedded.residual,
-            embedded.attention_mask,
-            self.vocabulary.n_used,
-            self.vocabulary.eos,
-            max_new_tokens,
-            temperature,
-            top_k,
-            top_p,
-            seed,
-            use_cache,
-        )
+        continuations = self.generate(embedded, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
         return [self.vocabulary.text(ids).strip() for ids in continuations]
+
+    def generate(self, prompt: Prompt | PromptPart | Sequence, *sampling: Any, **settings: Any) -> list[list[int]]:
+        """Token ids that continue each prompt, the end of text left out; settings as in `generation.generate`."""
+        prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
+        vocabulary = self.vocabulary
+        stopping = vocabulary.n_used, vocabulary.eos
+        return generate(self.lm, prompt.residual, prompt.attention_mask, *stopping, *sampling, **settings)
 
     # What it is
 

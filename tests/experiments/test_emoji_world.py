@@ -128,6 +128,18 @@ def test_every_noun_has_its_own_glyph() -> None:
     assert len(glyphs) == 100
 
 
+def test_a_tint_changes_colours_and_neither_greys_nor_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "BRIGHTNESS", 0)
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0], pixels[0, 1], pixels[1, 0] = (90, 90, 90, 255), (200, 60, 100, 128), (10, 20, 30, 0)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([np.asarray(scenes._tinted(Image.fromarray(pixels), rng)) for _ in range(20)]).astype(int)
+    assert (drawn[..., 3] == pixels[..., 3]).all()
+    assert abs(drawn[:, 0, 0, :3] - 90).max() <= 1
+    assert abs(drawn[:, 0, 1, :3].sum(-1) - 360).max() <= 3
+    assert drawn[:, 0, 1, 0].std() > 10
+
+
 def test_a_missing_font_is_one_line(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(scenes, "FONT_PATHS", (tmp_path / "none.ttf",))
     assert scenes.main(["--seed", "1", "--count", "1", "--out", str(tmp_path / "out")]) == 2
