@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import tyro
@@ -29,7 +29,7 @@ class Options(CommonOptions):
 
 
 def caption(options: Options) -> Report:
-    sources = options.sources()
+    sources, skipped = options.opened()
     model = options.load_model()
     from limber_interp.evaluation.captions import captions
 
@@ -44,6 +44,7 @@ def caption(options: Options) -> Report:
         seed=model.config.seed,
         progress=lambda batches: progress(batches, "Captioning"),
     )
+    record = replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
     if options.figure is not None:
         from limber_interp.plotting.captions import figure
 
@@ -61,7 +62,7 @@ def caption(options: Options) -> Report:
         scores = (f"{score:.2f}" for score in (item.logprob, item.logprob_no_image, item.logprob_noise))
         table.add_row(printable(item.image), printable(item.caption), *scores)
     table.add_row("(no image)", printable(record.caption_no_image), "", "", "")
-    return Report(record, (table,))
+    return Report(record, (table,), skipped=skipped)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from rich.progress import track
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
+from limber_interp.images import load_image
 from limber_interp.records import Record, check_writable, write_atomically
 from limber_interp.resources import example_image
 
@@ -90,10 +91,32 @@ class CommonOptions(ModelOptions):
     """Paths or URLs; none: the bundled scene."""
     figure: Annotated[Path | None, _arg("PATH")] = None
     """Draw the result; the ending chooses the format (.png, .pdf, .svg)."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """An image that cannot be opened: stop before any work, or go on without it and list it at the end."""
 
     def sources(self) -> tuple[str, ...]:
         """The images to look at: those given, or the bundled scene."""
         return self.images or (str(example_image()),)
+
+    def opened(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The images that open, and a line on each that does not. Each is opened, so that a broken one among many shows
+        before the work; they are opened again, in batches, when they are looked at.
+
+        Raises:
+            InputError: one does not open, and `on_error` says stop; or none does.
+        """
+        good, skipped = [], []
+        for source in self.sources():
+            try:
+                load_image(source)
+                good.append(source)
+            except InputError as error:
+                if self.on_error == "stop":
+                    raise
+                skipped.append(str(error))
+        if not good:
+            raise InputError(f"none of the {len(skipped)} images can be opened; the first: {skipped[0]}")
+        return tuple(good), tuple(skipped)
 
     def check_outputs(self) -> None:
         super().check_outputs()
@@ -105,12 +128,14 @@ class CommonOptions(ModelOptions):
 class Report:
     """What a command has to say: a record (its JSON), and what to show of it on a terminal.
 
-    `status` is the exit status; a command that finds out that something does not work (doctor) gives 1.
+    `status` is the exit status; a command that finds out that something does not work (doctor) gives 1. `skipped` has a
+    line on each image that was left out; they are listed last.
     """
 
     record: Record
     shown: tuple[RenderableType, ...]
     status: int = 0
+    skipped: tuple[str, ...] = ()
 
 
 O = TypeVar("O", bound=ModelOptions)  # noqa: E741
@@ -128,6 +153,8 @@ def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Seq
         with contextlib.redirect_stdout(sys.stderr), _log_to_stderr():
             report = work(options)
         _write(report, options)
+        for line in report.skipped:
+            print(f"{name}: skipped {line}", file=sys.stderr)
         return report.status
     except BrokenPipeError:  # the reader (`head`, a pager) has seen enough; nothing may be left to flush at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

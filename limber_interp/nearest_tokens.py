@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, progress, run
-from limber_interp.images import load_image
 from limber_interp.records import ImageTokens, NearestTokens, check_writable
 from limber_interp.text import printable, visible
 
@@ -51,9 +50,7 @@ class Options(CommonOptions):
 
 
 def nearest_tokens(options: Options) -> Report:
-    sources = options.sources()
-    for source in sources:  # the probe opens them again, in batches: a broken one among many has to show before that
-        load_image(source)
+    sources, skipped = options.opened()
     model = options.load_model()
     from limber_interp import probes
 
@@ -70,12 +67,14 @@ def nearest_tokens(options: Options) -> Report:
         keep_seen=len(options.figures()),
         progress=lambda images: progress(images, "Nearest tokens", total=len(sources)),
     )
+    record = replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
     if options.figure is not None:
         from limber_interp.plotting.nearest_tokens import figure
 
-        for i, path in enumerate(options.figures()):
+        for i, path in zip(range(len(record.images)), options.figures(), strict=False):
             figure(record, path, image=i)
-    return Report(record, tuple(table for image in record.images for table in tables(record, image)))
+    shown = tuple(table for image in record.images for table in tables(record, image))
+    return Report(record, shown, skipped=skipped)
 
 
 def tables(record: NearestTokens, image: ImageTokens) -> Iterator[Table]:

@@ -74,3 +74,12 @@ def test_bad_arguments(world, picture, capsys, args: list[str], line: str):
 def test_a_bad_image(world, capsys):
     assert main(["no/such.png", "--config", str(world.config())]) == 2
     assert capsys.readouterr().err == "caption: no/such.png: no such image file\n"
+
+
+def test_a_bad_image_can_be_skipped(world, picture, capsys):
+    assert main(["no/such.png", picture, "--config", str(world.config()), "--on-error", "skip", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    values = json.loads(out)
+    assert [image["image"] for image in values["images"]] == [picture]
+    assert values["manifest"]["notes"][-1] == "skipped no/such.png: no such image file"
+    assert err.splitlines()[-1] == "caption: skipped no/such.png: no such image file"

@@ -94,6 +94,22 @@ def test_a_broken_image_among_good_ones(world, pictures, capsys):
     assert capsys.readouterr().err == "nearest_tokens: nowhere.png: no such image file\n"
 
 
+def test_a_broken_image_can_be_skipped(world, pictures, tmp_path, capsys):
+    args = ["--config", str(world.config()), "--controls", "fast", "--on-error", "skip"]
+    figure = tmp_path / "sheet.png"
+    assert main(["nowhere.png", *pictures, *args, "--json", "-", "--figure", str(figure)]) == 0
+    out, err = capsys.readouterr()
+    values = json.loads(out)
+    assert [image["image"] for image in values["images"]] == pictures
+    assert values["manifest"]["notes"][-1] == "skipped nowhere.png: no such image file"
+    assert err.splitlines()[-1] == "nearest_tokens: skipped nowhere.png: no such image file"
+    drawn = [figure, *(tmp_path / f"sheet-{i + 1}.png" for i in range(1, len(pictures)))]
+    assert sorted(tmp_path.glob("sheet*.png")) == sorted(drawn)
+
+    assert main(["nowhere.png", "nor.png", *args]) == 2
+    assert "none of the 2 images can be opened; the first: nowhere.png: no such" in capsys.readouterr().err
+
+
 def test_an_unknown_target_offers_words(world, pictures, capsys):
     assert main([*pictures, "--config", str(world.config()), "--targets", "dogs"]) == 2
     assert "dog" in capsys.readouterr().err.split("nearest")[-1]

@@ -6,8 +6,8 @@ import math
 import os
 import secrets
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -114,6 +114,10 @@ class Manifest(Record):
     images: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+
+    def noting(self, lines: Iterable[str]) -> "Manifest":
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *lines))
 
 
 def _plain(value: Any) -> Any:
