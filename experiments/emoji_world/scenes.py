@@ -29,8 +29,8 @@ FONT_PATHS = (
     Path("/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf"),
     Path.home() / ".fonts/NotoColorEmoji.ttf",
 )
-# An emoji of constant colours can be named by these alone; here it takes the form. With both 0 a linear probe found 0.54
-# of the nouns in the averaged features of a random network, with these about 0.26 (experiments/LOG.md).
+# An emoji of constant colours can be named by these alone; here it takes the form. With both 0 a probe found 0.54 of
+# the nouns in the averaged features of a random network, with these about 0.26 (experiments/LOG.md).
 HUE = 75  # degrees, in either direction
 BRIGHTNESS = 0.25  # of the whole, more or less
 # Two tones of each background, between which its texture moves.

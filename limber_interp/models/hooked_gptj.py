@@ -189,9 +189,10 @@ def _choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mappin
         return found
     needed = 4 * sum(tensor.numel() for tensor in stored.values())
     free = psutil.virtual_memory().available
-    fits = needed < 0.8 * free
-    logger.info("language model: float32 needs %.1f GiB, %.1f GiB are free", needed / 2**30, free / 2**30)
-    return torch.float32 if fits else torch.bfloat16
+    chosen = torch.float32 if needed < 0.8 * free else torch.bfloat16
+    sizes = needed / 2**30, free / 2**30
+    logger.info("language model in %s: in float32 it takes %.2f GiB, and %.2f GiB are free", str(chosen)[6:], *sizes)
+    return chosen
 
 
 def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device) -> HookedTransformerConfig:

@@ -156,7 +156,7 @@ def test_auto_dtype_on_a_cpu(world, lm_copy, monkeypatch, caplog):
     monkeypatch.setattr(hooked_gptj.psutil, "virtual_memory", Memory)
     with caplog.at_level("INFO"):
         assert load_hooked_gptj(lm_copy, device="cpu").cfg.dtype == torch.bfloat16
-    assert len([r for r in caplog.records if "float32 needs" in r.message]) == 1
+    assert len([r for r in caplog.records if "in float32 it takes" in r.message]) == 1
     # Already float32 in the file: mapped, not copied
     assert load_hooked_gptj(world.lm, device="cpu").cfg.dtype == torch.float32
 

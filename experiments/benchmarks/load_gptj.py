@@ -1,0 +1,134 @@
+"""Time and memory of loading a GPT-J as a HookedTransformer, beside TransformerLens and Hugging Face.
+
+    python -m experiments.benchmarks.load_gptj --layers 6 --d-model 2048                      # 0.51 B
+    python -m experiments.benchmarks.load_gptj --layers 28 --d-model 4096 --methods ours      # GPT-J-6B's shape
+
+Each method runs in a process of its own, in turns; its memory is counted above what the imports took. Linux: the
+numbers are the kernel's (/proc/self/status). Anonymous memory is what is private to the process; the rest are pages of
+the file, which the kernel shares between processes and drops when it needs room.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from experiments.benchmarks import random_gptj
+
+METHODS = ("ours", "transformers", "transformer_lens_no_processing", "transformer_lens")
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Options:
+    """A random GPT-J, written once to `build/benchmarks` and kept there."""
+
+    layers: int = 6
+    d_model: int = 2048
+    stored: str = "float16"
+    """In what the weights are stored, and loaded."""
+    device: str = "cpu"
+    positions: int = 160
+    """Of the forward that follows."""
+    methods: tuple[str, ...] = METHODS
+    rounds: int = 3
+    threads: int = 2
+    child: bool = False
+    """One method in this process; its numbers as JSON."""
+
+
+def memory() -> dict[str, float]:
+    """Resident memory in GiB: all of it, the anonymous part, and the peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
+    return {name: kib[key] / 2**20 for name, key in (("all", "VmRSS"), ("anonymous", "RssAnon"), ("peak", "VmHWM"))}
+
+
+def measure(method: str, folder: Path, options: Options) -> dict[str, float]:
+    import transformer_lens
+    from transformers import AutoTokenizer, GPTJForCausalLM
+
+    from limber_interp.models import load_hooked_gptj
+
+    torch.set_grad_enabled(False)
+    dtype = getattr(torch, options.stored)
+    torch.ones(1, device=options.device)  # the CUDA context is no part of a model
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, start = memory(), time.perf_counter()
+    if method == "ours":
+        model: Any = load_hooked_gptj(folder, dtype, options.device)
+    elif method == "transformers":
+        model = GPTJForCausalLM.from_pretrained(folder, dtype=dtype).to(options.device).eval()
+    else:
+        tl = transformer_lens.HookedTransformer
+        load = tl.from_pretrained if method == "transformer_lens" else tl.from_pretrained_no_processing
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = load(str(folder), dtype=dtype, device=options.device, tokenizer=tokenizer, default_prepend_bos=False)
+    seconds, loaded = time.perf_counter() - start, memory()
+    residual = torch.randn(1, options.positions, options.d_model, generator=torch.Generator().manual_seed(0))
+    residual = residual.to(options.device, dtype)
+    logits = model(inputs_embeds=residual).logits if method == "transformers" else model(residual, start_at_layer=0)
+    checksum = logits[0, -1, : random_gptj.N_TOKENS].float().softmax(-1).square().sum().item()
+    after = memory()
+    return {
+        "seconds": seconds,
+        "anonymous, loaded": loaded["anonymous"] - before["anonymous"],
+        "peak, loaded": loaded["peak"] - before["all"],
+        "peak, after a forward": after["peak"] - before["all"],
+        "checksum": checksum,
+    }
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    shape = f"{options.layers}x{options.d_model}_{options.stored}"
+    folder = random_gptj.write(
+        random_gptj.Options(
+            Path("build/benchmarks") / f"gptj_{shape}",
+            layers=options.layers,
+            d_model=options.d_model,
+            dtype=options.stored,
+        )
+    )
+    if options.child:
+        print(json.dumps(measure(options.methods[0], folder, options)))
+        return
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / GIB
+    found: dict[str, list[dict[str, float]]] = {method: [] for method in options.methods}
+    for _ in range(options.rounds):
+        for method in options.methods:
+            child = replace(options, methods=(method,), child=True)
+            found[method].append(_in_a_process(child))
+    ours = statistics.median(run["seconds"] for run in found["ours"])
+    print(f"{shape}: {size:.2f} GiB on disk, {options.device}, {options.threads} threads, {options.rounds} rounds\n")
+    print("| method | load, s | as multiple of ours | private, loaded, GiB | peak, loaded | peak, after a forward |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for method, runs in found.items():
+        median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        memories = [median[key] for key in ("anonymous, loaded", "peak, loaded", "peak, after a forward")]
+        cells = [f"{median['seconds']:.2f}", f"{median['seconds'] / ours:.1f}", *(f"{gib:.2f}" for gib in memories)]
+        print(f"| {method} | {' | '.join(cells)} |")
+    checksums = {method: {round(run["checksum"], 3) for run in runs} for method, runs in found.items()}
+    print(f"\nsum of the squared probabilities of the last position, which shows that all run: {checksums}")
+
+
+def _in_a_process(options: Options) -> dict[str, float]:
+    arguments = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in vars(options).items()
+        if name not in ("methods", "child")
+    ]
+    command = [sys.executable, "-m", "experiments.benchmarks.load_gptj", *arguments, "--child", "--methods"]
+    done = subprocess.run([*command, *options.methods], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options))
