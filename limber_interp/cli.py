@@ -44,8 +44,23 @@ def _arg(metavar: str) -> object:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Which model, where it runs, and what to do with the result."""
+class OutputOptions:
+    """What to do with the result: options of every command."""
+
+    json: Annotated[str | None, _arg("PATH|-")] = None
+    """Write the result as JSON; - for standard output, which then carries JSON alone."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def check_outputs(self) -> None:
+        """Raise InputError if a path to write cannot be written, before any work."""
+        if self.json not in (None, "-"):
+            check_writable(self.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(OutputOptions):
+    """Which model, and where it runs."""
 
     config: Annotated[str, _arg("NAME|PATH")] = DEFAULT_CONFIG
     """Name of a config in configs/, or a YAML file."""
@@ -61,10 +76,6 @@ class ModelOptions:
     """Of the language model; auto: what suits the device."""
     seed: Annotated[int | None, _arg("INT")] = None
     """Of everything that is drawn, instead of the config's."""
-    json: Annotated[str | None, _arg("PATH|-")] = None
-    """Write the result as JSON; - for standard output, which then carries JSON alone."""
-    debug: bool = False
-    """Show the traceback of an error."""
 
     def load_config(self, **overrides: object) -> LimberConfig:
         """The config with what these options, and a command's own, replace in it."""
@@ -76,11 +87,6 @@ class ModelOptions:
         from limber_interp.models.limber import load
 
         return load(self.load_config(), device=self.device, dtype=self.dtype)
-
-    def check_outputs(self) -> None:
-        """Raise InputError if a path to write cannot be written, before any work."""
-        if self.json not in (None, "-"):
-            check_writable(self.json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +144,7 @@ class Report:
     skipped: tuple[str, ...] = ()
 
 
-O = TypeVar("O", bound=ModelOptions)  # noqa: E741
+O = TypeVar("O", bound=OutputOptions)  # noqa: E741
 
 
 def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Sequence[str] | None = None) -> int:
@@ -211,7 +217,7 @@ def _one_line(box: str) -> str:
     return complaint + (f"; nearest: {', '.join(flags)}" if flags else "")
 
 
-def _write(report: Report, options: ModelOptions) -> None:
+def _write(report: Report, options: OutputOptions) -> None:
     text = report.record.to_json() + "\n"
     if options.json == "-":
         print(text, end="", flush=True)

@@ -11,20 +11,20 @@ from collections import Counter
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from urllib import request
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from limber_interp.errors import InputError
+from limber_interp.urls import open_url
 
 logger = logging.getLogger(__name__)
 
 URL_TIMEOUT = 20.0  # seconds, for the whole download
 URL_MAX_BYTES = 64 * 2**20
-URL_MAX_REDIRECTS = 5
 
 
 def load_image(source: str | Path | bytes | Image.Image) -> Image.Image:
@@ -130,32 +130,14 @@ def _local_path(url: str) -> Path:
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost"):
         raise InputError(f"{url}: a file: URL names a file on this machine; found host {parts.netloc!r}")
-    return Path(request.url2pathname(parts.path))
-
-
-class _CountedRedirects(request.HTTPRedirectHandler):
-    max_redirections = URL_MAX_REDIRECTS
+    return Path(url2pathname(parts.path))
 
 
 def _download(url: str) -> bytes:
-    # Assembled by hand: urlopen() would also follow redirects to ftp:
-    opener = request.OpenerDirector()
-    for handler in (
-        request.ProxyHandler(),
-        request.HTTPHandler(),
-        request.HTTPSHandler(),
-        request.HTTPDefaultErrorHandler(),
-        request.HTTPErrorProcessor(),
-        _CountedRedirects(),
-        request.UnknownHandler(),
-    ):
-        opener.add_handler(handler)
     deadline = time.monotonic() + URL_TIMEOUT
     chunks, size = [], 0
     try:
-        with opener.open(
-            request.Request(url, headers={"User-Agent": "limber_interp"}), timeout=URL_TIMEOUT
-        ) as response:
+        with open_url(url, URL_TIMEOUT) as response:
             expected = response.headers.get("Content-Length")
             while chunk := response.read1(2**16):
                 chunks.append(chunk)

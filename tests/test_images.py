@@ -16,6 +16,7 @@ from PIL import Image, features
 from limber_interp import images
 from limber_interp.errors import InputError
 from limber_interp.images import image_hash, load_image
+from limber_interp.urls import MAX_REDIRECTS
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -275,7 +276,7 @@ def url(monkeypatch) -> Iterator[str]:
 
 def test_a_url(url: str):
     assert load_image(f"{url}/good").getpixel((0, 0)) == RED
-    assert load_image(f"{url}/redirect/{images.URL_MAX_REDIRECTS}").getpixel((0, 0)) == RED
+    assert load_image(f"{url}/redirect/{MAX_REDIRECTS}").getpixel((0, 0)) == RED
 
 
 @pytest.mark.parametrize(

@@ -221,11 +221,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)  # the umask's: safetensors lets none but the owner read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a file that is whole to its final name, such that both survive a crash."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
     if os.name == "posix":  # the rename itself survives a crash only once the folder is synced
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -1,0 +1,40 @@
+"""Opening http(s) URLs: no other scheme, redirects counted, proxies as the environment names them."""
+
+from collections.abc import Mapping
+from http.client import HTTPResponse
+from types import MappingProxyType
+from typing import cast
+from urllib import request
+
+MAX_REDIRECTS = 5
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class _CountedRedirects(request.HTTPRedirectHandler):
+    max_redirections = MAX_REDIRECTS
+
+
+def open_url(url: str, timeout: float, headers: Mapping[str, str] = NO_HEADERS) -> HTTPResponse:
+    """Ask for a URL; the answer's body is still to be read, and the answer to be closed.
+
+    Args:
+        timeout: seconds that the server may be silent, here and in each reading of the body.
+
+    Raises:
+        HTTPError: an answer that is an error; to be closed too.
+        OSError, HTTPException, ValueError: no connection, silence; no HTTP; a malformed URL.
+    """
+    # Assembled by hand: urlopen() would also follow redirects to ftp:
+    opener = request.OpenerDirector()
+    for handler in (
+        request.ProxyHandler(),
+        request.HTTPHandler(),
+        request.HTTPSHandler(),
+        request.HTTPDefaultErrorHandler(),
+        request.HTTPErrorProcessor(),
+        _CountedRedirects(),
+        request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    asked = request.Request(url, headers={"User-Agent": "limber_interp", **headers})
+    return cast(HTTPResponse, opener.open(asked, timeout=timeout))
