@@ -85,15 +85,19 @@ def load_hooked_gptj(
 def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None) -> Path:
     """The local folder of a language model; a hub id is downloaded into the Hugging Face cache first.
 
+    A hub id may name its revision, which a config can then hold too: `EleutherAI/gpt-j-6B@float16`.
+
     Raises:
         InputError: neither a folder nor something that the hub has.
     """
     folder = resolve(folder_or_hub_id)
     if folder.is_dir():
         return folder
-    name = str(folder_or_hub_id)
+    asked = str(folder_or_hub_id)
+    name, _, named = asked.partition("@")
+    revision = revision or named or None
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~", "limber_weights/")):
-        raise InputError(f"language model {name!r}: no such folder; expected a Hugging Face GPT-J folder or a hub id")
+        raise InputError(f"language model {asked!r}: no such folder; expected a Hugging Face GPT-J folder or a hub id")
     try:
         texts = ["*.json", "*.txt"]
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "*.safetensors"]))
@@ -101,7 +105,7 @@ def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None) -> Path
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise InputError(
-            f"language model {name!r}: neither a folder here nor to be had from the hub: {error}"
+            f"language model {asked!r}: neither a folder here nor to be had from the hub: {error}"
         ) from error
     return folder
 

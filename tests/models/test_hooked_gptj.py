@@ -182,6 +182,20 @@ def test_no_such_folder(tmp_path):
         load_hooked_gptj(tmp_path / "nowhere")
 
 
+def test_a_revision_from_the_local_cache(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--someone--gpt-j"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(world.lm, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "float16").write_text(commit)
+    for asked in (("someone/gpt-j", "float16"), ("someone/gpt-j@float16",)):
+        assert locate_lm(*asked) == cached / "snapshots" / commit
+    with pytest.raises(InputError, match="'someone/gpt-j@main': neither a folder here nor to be had from the hub"):
+        locate_lm("someone/gpt-j@main")
+
+
 def test_hub_id_without_a_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="'nobody/no-such-model': neither a folder here nor to be had from the hub"):
