@@ -10,7 +10,7 @@ from limber_interp.models.encoders.clip_resnet import ClipResNet
 from limber_interp.models.encoders.nf_resnet import NFResNet
 from limber_interp.resources import resolve
 
-__all__ = ["Beit", "ClipResNet", "Encoder", "NFResNet", "encoder_names", "load_encoder"]
+__all__ = ["Beit", "ClipResNet", "Encoder", "NFResNet", "blank_encoder", "encoder_names", "load_encoder"]
 
 FAMILIES: tuple[type[Encoder], ...] = (ClipResNet, NFResNet, Beit)
 
@@ -43,3 +43,13 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed() would seed the GPUs too
         encoder = families[0].load(config, weights)
     return encoder.to(device)
+
+
+def blank_encoder(config: LimberConfig) -> Encoder:
+    """The encoder that a config names without any weights, on the meta device: for its shapes, at no cost.
+
+    Raises:
+        InputError: as `load_encoder`, as far as no weights are read.
+    """
+    with torch.device("meta"):
+        return load_encoder(config.model_copy(update={"pretrained_img_encoder": False}), "meta")
