@@ -1,0 +1,86 @@
+"""A file server on this machine that behaves in every way a server should not: one mood per request, then well."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `files` (path -> content). `moods` are used up in turn; `requests` lists what came: path and Range."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.files = files
+        self.moods: list[str] = []
+        self.requests: list[tuple[str, str | None]] = []
+        self.over = threading.Event()
+
+    def ranges(self) -> list[str | None]:
+        return [asked for _, asked in self.requests]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        asked = self.headers.get("Range")
+        self.server.requests.append((self.path, asked))
+        mood = self.server.moods.pop(0) if self.server.moods else "good"
+        content = self.server.files.get(self.path)
+        if content is None or mood in ("404", "503"):
+            return self.answer(int(mood) if mood.isdecimal() else 404, b"sorry", 5)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and mood != "ignores ranges" else 0
+        if start >= len(content):
+            return self.answer(416, b"", 0)
+        body, length, named = content[start:], len(content) - start, start
+        match mood:
+            case "cuts":
+                body = body[: len(body) // 2]
+            case "says too much":
+                length += 10
+            case "says too little":
+                length -= 10
+            case "sends other bytes":
+                body = bytes(byte ^ 1 for byte in body)
+            case "sends another part":
+                named, start = 0, max(start, 1)
+            case "is silent":
+                self.server.over.wait(5)
+                return None
+            case "no http":
+                self.wfile.write(b"not http at all\r\n\r\n")
+                return None
+        headers = {"Content-Range": f"bytes {named}-{len(content) - 1}/{len(content)}"} if start else {}
+        if mood == "stalls":
+            self.answer(206 if start else 200, body[: len(body) // 2], length, headers)
+            self.server.over.wait(5)
+            return None
+        return self.answer(206 if start else 200, body, length, headers)
+
+    def answer(self, status: int, body: bytes, length: int, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(length), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # the client hung up, which is what the tests are about
+            super().handle()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
+    with FileServer(files) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.over.set()
+        server.shutdown()
+        thread.join()
