@@ -29,7 +29,8 @@ def test_a_command_parses(line: str):
     _, _, module, *args = shlex.split(line)
     markers = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
     options = tyro.cli(import_module(module).Options, args=args, config=markers)
-    load_config(options.config)
+    if "config" in vars(options):
+        load_config(options.config)
 
 
 def test_the_python_runs(world, images, tmp_path, monkeypatch):

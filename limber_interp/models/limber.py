@@ -24,6 +24,7 @@ from limber_interp.models.hooked_gptj import lm_sha256, load_hooked_gptj, locate
 from limber_interp.models.projection import Projection, load_projection
 from limber_interp.models.prompt import Prompt
 from limber_interp.models.vocabulary import Vocabulary, vocabulary
+from limber_interp.published import ENCODER_LOST
 from limber_interp.records import Manifest
 from limber_interp.resources import resolve
 
@@ -230,6 +231,11 @@ class Limber:
             return ("untrained projection",)
         if self.verified:
             return ()
+        if self.projection.published == ENCODER_LOST:
+            return (
+                "unverified projection: LIMBER's for a random encoder whose weights and seed were not published, "
+                "so that it cannot be rebuilt; expect noise",
+            )
         if self.encoder.drawn:
             return ("unverified projection: trained with other random weights than those drawn here; expect noise",)
         return ("unverified projection: its file does not say what it was trained with",)
@@ -271,7 +277,7 @@ def load(
     encoder = load_encoder(config)
     lm_folder = locate_lm(config.lm_name)
     hooked = load_hooked_gptj(lm_folder, dtype, device)
-    shape = encoder.d_encoder, hooked.cfg.d_model, _n_tokens(config, encoder)
+    shape = encoder.d_encoder, hooked.cfg.d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -284,6 +290,6 @@ def load(
     return limber
 
 
-def _n_tokens(config: LimberConfig, encoder: Encoder) -> int:
+def n_tokens(config: LimberConfig, encoder: Encoder) -> int:
     """Rows of the prompt per encoder position: LIMBER's `image_seq_len` counts only where the encoder pools."""
     return config.image_seq_len or 1 if encoder.grid is None else 1

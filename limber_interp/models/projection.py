@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from limber_interp.errors import InputError
+from limber_interp.published import provenance
 from limber_interp.records import write_atomically
 from limber_interp.weights import check_shapes, read_tensors, tensors_sha256
 
@@ -26,7 +27,8 @@ class Projection(nn.Module):
 
     Attributes:
         linear: `weight` (n_tokens * d_model, d_encoder) and `bias`. Frozen until someone asks for its gradient.
-        manifest: what it was trained with and how; None where the file does not say ("unverified").
+        manifest: what it was trained with and how, or at least the `source` it was read from; None where the file does
+            not say.
     """
 
     def __init__(self, d_encoder: int, d_model: int, n_tokens: int = 1, manifest: dict[str, Any] | None = None) -> None:
@@ -55,6 +57,11 @@ class Projection(nn.Module):
         hashes = (self.manifest or {}).get("hashes", {})
         return {part: hashes[part] for part in ("encoder", "lm") if hashes.get(part)}
 
+    @property
+    def published(self) -> str | None:
+        """The config that LIMBER published it for, recognised by its content; None for any other."""
+        return (self.manifest or {}).get("source", {}).get("published")
+
     def check_fit(self, part: Literal["encoder", "lm"], name: str, sha256: str) -> None:
         """Raise an InputError that names both, if it was trained with another encoder or language model than this."""
         expected = self.trained_with[part]
@@ -82,7 +89,7 @@ def load_projection(path: str | Path, d_encoder: int, d_model: int, n_tokens: in
 
     Args:
         path: `.safetensors` as `Projection.save` writes it, or LIMBER's `.ckpt`: a `torch.save` of the state dict of an
-            `nn.Linear`, which carries no manifest.
+            `nn.Linear`, which carries no manifest; its provenance takes the place.
 
     Raises:
         InputError: no such file, truncated, a pickle that would run code, a tensor of the wrong shape, NaN or infinity.
@@ -105,7 +112,7 @@ def load_projection(path: str | Path, d_encoder: int, d_model: int, n_tokens: in
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     if path.suffix != ".safetensors":
-        return None
+        return {"source": provenance(path)}
     with safe_open(path, framework="pt") as stored:
         text = (stored.metadata() or {}).get("manifest")
     if text is None:
@@ -114,6 +121,8 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: its manifest is not JSON: {error}") from error
-    if not (isinstance(manifest, dict) and isinstance(manifest.get("hashes", {}), dict)):
-        raise InputError(f"{path}: its manifest is no JSON object with its `hashes` as another")
+    if not (
+        isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("hashes", "source"))
+    ):
+        raise InputError(f"{path}: its manifest is no JSON object with its `hashes` and its `source` as others")
     return manifest

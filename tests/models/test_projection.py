@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from limber_interp.errors import InputError
 from limber_interp.models.projection import Projection, load_projection
+from limber_interp.published import provenance
 
 D_ENCODER, D_MODEL = 5, 3
 
@@ -68,8 +69,9 @@ def test_a_projection_knows_what_it_was_trained_with():
 def test_limbers_checkpoint(tmp_path, linear):
     torch.save(linear.half().state_dict(), tmp_path / "proj.ckpt")
     projection = load_projection(tmp_path / "proj.ckpt", D_ENCODER, D_MODEL)
-    assert projection.manifest is None
+    assert projection.manifest == {"source": provenance(tmp_path / "proj.ckpt")}
     assert projection.trained_with == {}
+    assert projection.published is None
     assert torch.equal(projection.linear.weight, linear.weight.float())
 
 
@@ -122,6 +124,7 @@ def test_not_finite(tmp_path, linear, value):
         ("{", "its manifest is not JSON"),
         ("[1]", "no JSON object"),
         ('{"hashes": 1}', "no JSON object with its `hashes`"),
+        ('{"source": "proj.ckpt"}', "no JSON object with its `hashes` and its `source` as others"),
     ],
 )
 def test_a_manifest_of_another_form(tmp_path, linear, manifest, message):
