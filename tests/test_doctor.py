@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from limber_interp.doctor import main
 
@@ -21,6 +22,40 @@ def test_a_config_that_can_run(world, capsys):
     assert "0.1 M numbers" in found["weights"][0]["note"]  # the tiny GPT-J: 60,311
     assert found["free_memory"] > 0
     assert "torch" in found["versions"]
+
+
+def test_what_it_takes_is_held_against_what_is_free(world, capsys, monkeypatch):
+    _, found = diagnose(capsys, "--config", str(world.config()))
+    tensors = [load_file(folder) for folder in (world.lm / "model.safetensors", world.projection())]
+    numbers = [sum(tensor.numel() for tensor in stored.values()) for stored in tensors]
+    lm, encoder, projection = (part["memory"] for part in found["weights"])
+    assert [lm, projection] == [4 * n / 2**30 for n in numbers]
+    clip = load_file(world.encoder() / "model.safetensors")
+    kept = [name for name in clip if name.startswith("visual.") and name.endswith(("weight", "bias"))]
+    assert encoder == sum(4 * clip[name].numel() for name in kept if "attnpool" not in name) / 2**30
+    assert found["needed_disk"] == 0
+    assert found["fits"]
+
+    class Memory:
+        available = 500_000  # bytes
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    status, found = diagnose(capsys, "--config", str(world.config()))
+    assert status == 1
+    assert found["weights"][0]["note"].endswith("in bfloat16")
+    assert not found["fits"]
+    assert not found["can_run"]
+
+
+def test_gpt_j_6b_and_what_limber_published(capsys):
+    _, found = diagnose(capsys, "--config", "clip_linear", "--dtype", "bfloat16", "--projection", "nowhere/proj.ckpt")
+    lm, encoder, projection = found["weights"]
+    assert lm["state"] in ("hub", "here")
+    assert lm["memory"] == pytest.approx(2 * 6_050_882_784 / 2**30)
+    assert encoder["memory"] == pytest.approx(4 * 136_202_640 / 2**30)
+    assert "`python -m limber_interp.fetch clip_linear` gets it; or put it at" in projection["note"]
+    _, found = diagnose(capsys, "--config", "clip_linear", "--lm", "EleutherAI/gpt-j-6B@float16")
+    assert found["weights"][0]["download"] in (0, pytest.approx(2 * 6_050_882_784 / 2**30))
 
 
 def test_the_tables(world, capsys):
@@ -62,8 +97,18 @@ def test_a_shard_that_is_not_there(world, capsys, tmp_path):
     ("values", "part", "state"),
     [
         ({"lm_name": "nobody/no-such-model"}, 0, "hub"),
-        ({"encoder_weights": None}, 1, "hub"),
-        ({"encoder_weights": None, "pretrained_img_encoder": False}, 1, "here"),
+        ({"encoder_weights": None, "encoder_name": "nfresnet50", "image_size": 384}, 1, "hub"),
+        (
+            {
+                "encoder_weights": None,
+                "encoder_name": "nfresnet50",
+                "image_size": 384,
+                "pretrained_img_encoder": False,
+            },
+            1,
+            "here",
+        ),
+        ({"encoder_weights": None}, 1, "broken"),  # an architecture that is described beside its weights alone
         ({"projection": None}, 2, "missing"),
         ({"projection": "none"}, 2, "here"),
     ],
@@ -73,7 +118,7 @@ def test_where_weights_can_come_from(world, capsys, tmp_path, values: dict, part
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     status, found = diagnose(capsys, "--config", str(tmp_path / "config.yml"))
     assert found["weights"][part]["state"] == state
-    assert status == (1 if state == "missing" else 0)
+    assert status == (0 if state in ("here", "hub") else 1)
 
 
 def test_an_unknown_config(capsys):

@@ -43,8 +43,8 @@ def load_hooked_gptj(
     Args:
         folder_or_hub_id: a folder with config.json, tokenizer files and weights (safetensors or .bin, sharded or not),
             or the id of such a repository on the Hugging Face hub, which is then downloaded.
-        dtype: "auto" takes the checkpoint's on a GPU; on a CPU float32 where that fits into the free memory, bfloat16
-            otherwise. The rotary tables are float32 always, and so LayerNorm and the softmax of the attention.
+        dtype: "auto" takes the checkpoint's on a GPU; on a CPU float32 where that fits into the free memory (with a
+            fifth of it to spare), bfloat16 otherwise. The rotary tables are float32 always, and so LayerNorm and the softmax of the attention.
         device: "auto" takes the GPU if there is one.
         revision: branch, tag or commit on the hub.
 
@@ -60,7 +60,7 @@ def load_hooked_gptj(
         raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
 
     device = choose_device(device)
-    dtype = _choose_dtype(dtype, device, stored)
+    dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
     with warnings.catch_warnings(), torch.device("meta"):
         # TransformerLens 4 will not have it; 3.9 is pinned for it
@@ -121,6 +121,27 @@ def _sha256_of(folder: Path, state: tuple) -> str:
     return tensors_sha256({k: t for k, t in read_tensors(folder).items() if not k.endswith(STORED_MASKS)})
 
 
+def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping[str, Tensor]) -> torch.dtype:
+    """What a checkpoint runs in: see `load_hooked_gptj`. The choice between two is logged.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
+        return DTYPES[dtype]
+    if device.type != "cpu":
+        return stored["transformer.wte.weight"].dtype
+    needed, free = 4 * sum(tensor.numel() for tensor in stored.values()), psutil.virtual_memory().available
+    chosen = torch.float32 if needed < 0.8 * free else torch.bfloat16
+    sizes = needed / 2**30, free / 2**30
+    logger.info("language model in %s: float32 takes %.2f of the %.2f GiB that are free", str(chosen)[6:], *sizes)
+    return chosen
+
+
 def gptj_shapes(config: GPTJConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a GPTJForCausalLM checkpoint."""
     d_model, d_mlp, d_vocab = config.n_embd, config.n_inner or 4 * config.n_embd, config.vocab_size
@@ -133,6 +154,20 @@ def gptj_shapes(config: GPTJConfig) -> dict[str, tuple[int, ...]]:
         shapes |= {f"{block}.mlp.fc_out.weight": (d_model, d_mlp), f"{block}.mlp.fc_out.bias": (d_model,)}
     shapes |= {"transformer.ln_f.weight": (d_model,), "transformer.ln_f.bias": (d_model,)}
     return shapes | {"lm_head.weight": (d_vocab, d_model), "lm_head.bias": (d_vocab,)}
+
+
+def gptj_6b_on_the_hub(name: str) -> dict[str, Tensor] | None:
+    """The tensors of GPT-J-6B as the hub has them, on the meta device; None for another name.
+
+    `EleutherAI/gpt-j-6B` is in float32 (24 GB), its revision `float16` half as large.
+    """
+    dtypes = {"EleutherAI/gpt-j-6B": torch.float32, "EleutherAI/gpt-j-6B@float16": torch.float16}
+    if name not in dtypes:
+        return None
+    return {
+        tensor: torch.empty(shape, dtype=dtypes[name], device="meta")
+        for tensor, shape in gptj_shapes(GPTJConfig()).items()  # whose defaults are that model
+    }
 
 
 def hooked_views(stored: Mapping[str, Tensor], config: GPTJConfig) -> Iterator[tuple[str, Tensor]]:
@@ -179,24 +214,6 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
     tokenizer.pad_token = tokenizer.eos_token  # only ever masked
     return tokenizer
-
-
-def _choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping[str, Tensor]) -> torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype != "auto":
-        if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
-        return DTYPES[dtype]
-    found = stored["transformer.wte.weight"].dtype
-    if device.type != "cpu" or found == torch.float32:  # float32 on the CPU is mapped from the file, not copied
-        return found
-    needed = 4 * sum(tensor.numel() for tensor in stored.values())
-    free = psutil.virtual_memory().available
-    chosen = torch.float32 if needed < 0.8 * free else torch.bfloat16
-    sizes = needed / 2**30, free / 2**30
-    logger.info("language model in %s: in float32 it takes %.2f GiB, and %.2f GiB are free", str(chosen)[6:], *sizes)
-    return chosen
 
 
 def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device) -> HookedTransformerConfig:
