@@ -37,7 +37,7 @@ def test_what_it_takes_is_held_against_what_is_free(world, capsys, monkeypatch):
     assert found["fits"]
 
     class Memory:
-        available = 500_000  # bytes
+        available = 100_000  # bytes
 
     monkeypatch.setattr("psutil.virtual_memory", Memory)
     status, found = diagnose(capsys, "--config", str(world.config()))
