@@ -49,12 +49,15 @@ def download(url: str, path: str | Path, blob_id: str, progress: Progress = lamb
             the server cannot be reached, breaks off each time, or has other bytes. The line says what to copy where.
     """
     path = Path(path).resolve()
+    partial = path.with_name(path.name + ".part")
     if path.is_file():
         if (found := git_blob_id(path)) != blob_id:
             raise InputError(
                 f"{path}: found git blob id {found}, expected {blob_id}: damaged, or another file; "
                 "move it away, or name another folder with --out"
             )
+        with contextlib.suppress(OSError):  # left by a cut, after which the file was copied by other means
+            partial.unlink(missing_ok=True)
         return False
     try:
         make_folder(path.parent)
@@ -62,7 +65,7 @@ def download(url: str, path: str | Path, blob_id: str, progress: Progress = lamb
     except InputError as error:
         raise InputError(f"{error}; name another folder with --out, and then the file with --projection") from error
     with _alone(path):
-        _download(url, path, blob_id, progress)
+        _download(url, partial, path, blob_id, progress)
     return True
 
 
@@ -79,8 +82,7 @@ def _alone(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: another process is fetching it; wait for that, or end it") from error
 
 
-def _download(url: str, path: Path, blob_id: str, progress: Progress) -> None:
-    partial = path.with_name(path.name + ".part")
+def _download(url: str, partial: Path, path: Path, blob_id: str, progress: Progress) -> None:
     partial.touch()
     failure: _Broken | None = None
     try:
@@ -115,7 +117,8 @@ def _download(url: str, path: Path, blob_id: str, progress: Progress) -> None:
         if not kept:
             partial.unlink(missing_ok=True)
     again = f"run this again to go on after {kept} bytes, or " if kept else ""
-    raise InputError(f"{url}: {failure}; {again}copy that file to {path} by other means (git blob id {blob_id})")
+    by_hand = f"copy that file to {path} by other means (git blob id {blob_id})"
+    raise InputError(f"{url}: {failure}; {again}{by_hand}") from failure
 
 
 def _receive(url: str, partial: Path, progress: Progress) -> None:

@@ -161,6 +161,14 @@ def test_no_server(server, path, blob_id, url):
     assert left(path) == {}
 
 
+def test_a_file_that_was_copied_by_other_means_is_verified(server, path, blob_id):
+    part(path, CONTENT[:1000])
+    path.write_bytes(CONTENT)
+    assert download(f"{server.url}/proj.ckpt", path, blob_id) is False
+    assert left(path) == {"proj.ckpt": len(CONTENT)}
+    assert server.requests == []
+
+
 def test_another_file_is_never_replaced(server, path, blob_id):
     path.parent.mkdir()
     path.write_bytes(b"mine")
