@@ -12,21 +12,23 @@ from limber_interp.records import Captions, write_atomically
 from limber_interp.text import printable
 
 COLUMNS = 4
+MOST = 48  # images on one sheet; more would be too long to be drawn, or looked at
 
 
 def figure(record: Captions, path: str | Path) -> None:
-    """Write the contact sheet; the ending chooses the format.
+    """Write the contact sheet of the first `MOST` images; the ending chooses the format.
 
     Under each caption stands its score in nats per token and, for its chance level, the score without the image.
 
     Raises:
         InputError: the path cannot be written.
     """
-    columns = min(COLUMNS, len(record.images))
-    rows = math.ceil(len(record.images) / columns)
+    shown = record.images[:MOST]
+    columns = min(COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / columns)
     sheet = Figure(figsize=(3.2 * columns, 4.0 * rows), layout="constrained")
     FigureCanvasAgg(sheet)
-    for i, item in enumerate(record.images):
+    for i, item in enumerate(shown):
         axes = sheet.add_subplot(rows, columns, i + 1)
         axes.imshow(item.seen)
         axes.set_xticks([])
@@ -34,7 +36,8 @@ def figure(record: Captions, path: str | Path) -> None:
         caption = "\n".join(textwrap.wrap(printable(item.caption), 32, max_lines=4)) or "(nothing)"
         axes.set_xlabel(f"{caption}\n{item.logprob:.2f} · without image {item.logprob_no_image:.2f}", parse_math=False)
     blind = textwrap.shorten(printable(record.caption_no_image), 60) or "(nothing)"
-    sheet.suptitle(f"{printable(record.prompt)} …   (without image: {blind})", parse_math=False)
+    left_out = f"   (first {MOST} of {len(record.images)})" if len(record.images) > MOST else ""
+    sheet.suptitle(f"{printable(record.prompt)} …   (without image: {blind}){left_out}", parse_math=False)
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "Glyph .* missing from font"

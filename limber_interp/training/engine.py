@@ -19,7 +19,7 @@ from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
 from limber_interp.records import TrainingRun, check_writable, make_folder
-from limber_interp.training.data import Example, caption_tokens, encodings, order, read_folder
+from limber_interp.training.data import IGNORED, Example, caption_tokens, encodings, order, read_folder
 from limber_interp.training.objective import caption_loss
 from limber_interp.training.whitening import Whitened, statistics
 
@@ -107,7 +107,7 @@ def _fit(
     engine = _engine(layer, config)
     batches = order(len(examples), config.batch_size * config.gradient_accumulation_steps, config.seed)
     chooser = np.random.default_rng(config.seed + 1)
-    limit = model.lm.cfg.n_ctx - encoded.shape[1] * projection.n_tokens + 1
+    limit = _room(model, encoded)
     history: list[float] = []
     with log_path.open("w", encoding="utf-8") as log_file:
         for step in progress(range(config.train_steps), "Training"):
@@ -144,28 +144,41 @@ def _trainable(projection: Projection, encoded: np.ndarray, config: LimberConfig
 def held_out_losses(
     model: Limber, examples: list[Example], encoded: np.ndarray, batch_size: int = 64
 ) -> dict[str, float]:
-    """Loss in nats per caption token with the right image, with the next example's, and without any image."""
-    totals = {"right": 0.0, "wrong": 0.0, "none": 0.0}
+    """Loss in nats per caption token with the `right` image, the `wrong` one (the next example's), and with `none`.
+
+    There is no wrong image where there is only one example.
+    """
+    totals = dict.fromkeys(("right", "wrong", "none") if len(examples) > 1 else ("right", "none"), 0.0)
     tokens = dict.fromkeys(totals, 0)
+    limit = _room(model, encoded)
     for start in range(0, len(examples), batch_size):
         rows = np.arange(start, min(start + batch_size, len(examples)))
-        limit = model.lm.cfg.n_ctx - encoded.shape[1] * model.projection.n_tokens + 1
         told = [examples[i].captions[0] for i in rows]
         ids, labels = (t.to(model.device) for t in caption_tokens(model.vocabulary, told, limit))
         for kind in totals:
             shown = (rows + 1) % len(examples) if kind == "wrong" else rows
             soft_prompt = model.projection(torch.from_numpy(encoded[shown]).float().to(model.device))
             kept = labels.clone()
-            kept[:, 0] = -100  # without an image nothing stands before the first token: leave it out of all three
+            kept[:, 0] = IGNORED  # without an image nothing stands before the first token: leave it out of all three
             if kind == "none":
                 soft_prompt, seen, kept = model.lm.W_E[ids[:, :1]], ids[:, 1:], kept[:, 1:]
             else:
                 seen = ids
             loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
-            count = int((kept != -100).sum())
+            count = int((kept != IGNORED).sum())
             totals[kind] += loss.item() * count
             tokens[kind] += count
     return {kind: totals[kind] / tokens[kind] for kind in totals}
+
+
+def _room(model: Limber, encoded: np.ndarray) -> int:
+    """Tokens of a caption that fit behind the soft prompt; the last is only predicted, and takes no position."""
+    prompt_pos, n_ctx = encoded.shape[1] * model.projection.n_tokens, model.lm.cfg.n_ctx
+    if prompt_pos >= n_ctx:
+        raise InputError(
+            f"soft prompt of {prompt_pos} positions: the language model has {n_ctx}, and a caption follows"
+        )
+    return n_ctx - prompt_pos + 1
 
 
 def _engine(layer: nn.Module, config: LimberConfig) -> Any:

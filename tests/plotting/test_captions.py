@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from limber_interp.plotting.captions import figure
+from limber_interp.plotting.captions import MOST, figure
 from limber_interp.records import Caption, Captions, Manifest
 
 
@@ -21,3 +21,11 @@ def test_a_contact_sheet(tmp_path, n_images: int, suffix: str):
     if suffix == ".png":
         with Image.open(path) as drawn:
             assert len(drawn.convert("RGB").getcolors(10**6) or []) > 10
+
+
+def test_a_sheet_of_very_many_images_shows_the_first(tmp_path):
+    seen = np.full((8, 8, 3), 200, dtype=np.uint8)
+    images = (Caption("many.png", "a dog", -1.0, -2.0, -3.0, seen),) * 600  # whole, it would be too long to be drawn
+    figure(Captions("A picture of", images, "a", Manifest({}, {}, "float32", "cpu", 0, {})), tmp_path / "sheet.svg")
+    drawn = (tmp_path / "sheet.svg").read_text()
+    assert drawn.count("<image ") == MOST

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,8 @@ from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
 from limber_interp.records import Record
 from limber_interp.train import main
-from limber_interp.training.engine import train
+from limber_interp.training.data import read_folder
+from limber_interp.training.engine import held_out_losses, train
 from limber_interp.weights import tensors_sha256
 
 STEPS = 30
@@ -46,6 +48,18 @@ def test_trains_the_projection_and_nothing_else(
     assert not torch.equal(trained.projection.linear.weight, before.projection.linear.weight)
     after = {"encoder": tensors_sha256(trained.encoder.state_dict()), "lm": tensors_sha256(trained.lm.state_dict())}
     assert after == frozen
+
+
+def test_one_example_has_no_wrong_image(world, tiny: Limber, folder: Path) -> None:
+    (first, *_) = read_folder(folder)
+    encoded = tiny.encode([first.image])[None, 0].numpy()
+    assert held_out_losses(tiny, [first], encoded).keys() == {"right", "none"}
+
+
+def test_a_soft_prompt_that_leaves_no_room_for_a_caption(tiny: Limber, folder: Path) -> None:
+    encoded = np.zeros((9, tiny.lm.cfg.n_ctx, tiny.encoder.d_encoder), dtype=np.float32)
+    with pytest.raises(InputError, match="soft prompt of 128 positions: the language model has 128, a caption"):
+        held_out_losses(tiny, read_folder(folder), encoded)
 
 
 def test_the_same_seed_trains_the_same_projection(folder: Path, tmp_path: Path, config) -> None:
