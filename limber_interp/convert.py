@@ -12,7 +12,6 @@ from rich.table import Table
 from limber_interp.cli import OutputOptions, Report, run
 from limber_interp.config import LimberConfig, load_config
 from limber_interp.errors import InputError
-from limber_interp.published import BLOB_IDS, NEVER_PUBLISHED
 from limber_interp.records import Record, installed_versions, make_folder
 from limber_interp.resources import resolve
 
@@ -74,9 +73,7 @@ def convert(options: Options) -> Report:
     rows = n_tokens(config, encoder)
     d_model = _d_model(config, options.checkpoint, rows)
     projection = load_projection(options.checkpoint, encoder.d_encoder, d_model, rows)
-    published = projection.published
-    if published is not None and config.name in (*BLOB_IDS, NEVER_PUBLISHED) and config.name != published:
-        raise InputError(f"{options.checkpoint}: is LIMBER's {published}, found --config {config.name}")
+    projection.check_published(config.name, options.checkpoint)
 
     manifest: dict[str, Any] = {
         **(projection.manifest or {}),  # its source

@@ -153,7 +153,7 @@ def test_a_published_file_under_another_name(world, checkpoint, tmp_path, monkey
     torch.save({"weight": torch.zeros(4096, 1024), "bias": torch.zeros(4096)}, checkpoint)
     monkeypatch.setitem(BLOB_IDS, "beit_ft_linear", git_blob_id(checkpoint))
     assert main([str(checkpoint), "--config", "beit_linear", "--out", str(tmp_path)]) == 2
-    assert "proj.ckpt: is LIMBER's beit_ft_linear, found --config beit_linear" in capsys.readouterr().err
+    assert "proj.ckpt: is LIMBER's beit_ft_linear, found config beit_linear" in capsys.readouterr().err
     assert main([str(checkpoint), "--config", "beit_ft_linear", "--out", str(tmp_path), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["source"]["published"] == "beit_ft_linear"
 

@@ -44,7 +44,8 @@ def load_hooked_gptj(
         folder_or_hub_id: a folder with config.json, tokenizer files and weights (safetensors or .bin, sharded or not),
             or the id of such a repository on the Hugging Face hub, which is then downloaded.
         dtype: "auto" takes the checkpoint's on a GPU; on a CPU float32 where that fits into the free memory (with a
-            fifth of it to spare), bfloat16 otherwise. The rotary tables are float32 always, and so LayerNorm and the softmax of the attention.
+            fifth of it to spare), bfloat16 otherwise. The rotary tables are float32 always, and so LayerNorm and the
+            softmax of the attention.
         device: "auto" takes the GPU if there is one.
         revision: branch, tag or commit on the hub.
 

@@ -283,7 +283,9 @@ def load(
             torch.default_generator.manual_seed(config.seed)
             linear = Projection(*shape)
     else:
-        linear = load_projection(resolve(config.projection), *shape)
+        path = resolve(config.projection)
+        linear = load_projection(path, *shape)
+        linear.check_published(config.name, path)
     limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
     for note in limber.notes:
         logger.warning("%s: %s", config.name, note)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from limber_interp.errors import InputError
-from limber_interp.published import provenance
+from limber_interp.published import BLOB_IDS, NEVER_PUBLISHED, provenance
 from limber_interp.records import write_atomically
 from limber_interp.weights import check_shapes, read_tensors, tensors_sha256
 
@@ -72,6 +72,14 @@ class Projection(nn.Module):
                 f"projection was trained with {part} {trained} (sha256 {expected[:12]}…), found {name} "
                 f"({sha256[:12]}…): use the projection that belongs to it, or the {part} that it belongs to"
             )
+
+    def check_published(self, config: str, source: str | Path) -> None:
+        """Raise an InputError if it is one of LIMBER's published projections, and `config` names another of LIMBER's.
+
+        Shapes do not tell: both BEiTs have the same, and a random NF-ResNet that of the trained one.
+        """
+        if self.published not in (None, config) and config in (*BLOB_IDS, NEVER_PUBLISHED):
+            raise InputError(f"{source}: is LIMBER's {self.published}, found config {config}; name one of them")
 
     def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
         """Write `.safetensors` with the manifest as JSON in its metadata. Whole or not at all.
