@@ -46,6 +46,19 @@ def test_logits_equal_hugging_face(world, hf):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.02), (torch.float16, 0.0025)])
+def test_half_precision_is_about_as_near_as_hugging_faces(world, hf, dtype: torch.dtype, bound: float):
+    """Root mean squared difference to float32, as a share of the logits' standard deviation."""
+    embeddings = torch.randn(4, 20, hf.config.n_embd, generator=torch.Generator().manual_seed(1))
+    exact = hf(inputs_embeds=embeddings).logits
+    theirs = GPTJForCausalLM.from_pretrained(world.lm, dtype=dtype).eval()(inputs_embeds=embeddings.to(dtype)).logits
+    ours = load_hooked_gptj(world.lm, dtype=dtype)(embeddings.to(dtype), start_at_layer=0)
+    apart = [((logits.float() - exact).square().mean().sqrt() / exact.std()).item() for logits in (ours, theirs)]
+    assert apart[0] < bound
+    assert apart[0] < 1.5 * apart[1]
+
+
+@torch.no_grad()
 def test_left_padding_changes_nothing(world, hf):
     lm = load_hooked_gptj(world.lm)
     embeddings = residual(lm, batch=1)
