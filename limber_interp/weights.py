@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from limber_interp.errors import InputError
+from limber_interp.torchscript import is_torchscript, read_torchscript
 
 # In the order of preference: safetensors before pickles, one file before shards
 SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
@@ -41,8 +42,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, as views of the memory-mapped file: pages are read when they are used.
 
     Args:
-        path: a `.safetensors` file, a `torch.save` of a state dict (loaded with `weights_only=True`), or a folder of
-            the Hugging Face kind with one of these, possibly sharded.
+        path: a `.safetensors` file, a `torch.save` of a state dict (loaded with `weights_only=True`), a TorchScript
+            archive (its code is left alone), or a folder of the Hugging Face kind with one of these, possibly sharded.
 
     Raises:
         InputError: nothing there, truncated, a pickle that would run code, or not a mapping from names to tensors.
@@ -51,7 +52,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     files = [path] if path.is_file() else weight_files(path)
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+        if file.suffix == ".safetensors":
+            tensors |= _read_safetensors(file)
+        elif is_torchscript(file):
+            tensors |= read_torchscript(file)
+        else:
+            tensors |= _read_pickle(file)
     return tensors
 
 

@@ -7,12 +7,13 @@ from limber_interp.errors import InputError, nearest
 from limber_interp.models.encoders.base import Encoder
 from limber_interp.models.encoders.beit import Beit
 from limber_interp.models.encoders.clip_resnet import ClipResNet
+from limber_interp.models.encoders.clip_vit import ClipViT
 from limber_interp.models.encoders.nf_resnet import NFResNet
 from limber_interp.resources import resolve
 
-__all__ = ["Beit", "ClipResNet", "Encoder", "NFResNet", "blank_encoder", "encoder_names", "load_encoder"]
+__all__ = ["Beit", "ClipResNet", "ClipViT", "Encoder", "NFResNet", "blank_encoder", "encoder_names", "load_encoder"]
 
-FAMILIES: tuple[type[Encoder], ...] = (ClipResNet, NFResNet, Beit)
+FAMILIES: tuple[type[Encoder], ...] = (ClipResNet, ClipViT, NFResNet, Beit)
 
 
 def encoder_names() -> list[str]:

@@ -85,7 +85,7 @@ class Encoder(nn.Module, ABC):
 
     @cached_property
     def sha256(self) -> str:
-        """Of all its tensors; of drawn ones only the signs, because another machine may draw another last bit."""
+        """Of all its tensors; of drawn ones only the signs, because a CPU without AVX2 draws other last bits."""
         state = self.tower.state_dict()
         return tensors_sha256({name: tensor > 0 for name, tensor in state.items()} if self.drawn else state)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from huggingface_hub import hf_hub_download
 from jaxtyping import Float
 from torch import Tensor
 from transformers import BeitConfig, BeitModel
@@ -12,7 +13,7 @@ from transformers import BeitConfig, BeitModel
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
 from limber_interp.models.encoders.base import Encoder, describe, from_hub
-from limber_interp.weights import read_tensors
+from limber_interp.weights import read_json, read_tensors
 
 
 class Beit(Encoder):
@@ -22,7 +23,7 @@ class Beit(Encoder):
     ImageNet-22k (`ft22k`); neither saw any language.
     """
 
-    # What the hub's config.json say, for random weights without a download
+    # What the hub's config.json and preprocessor_config.json say, for random weights without a download
     LARGE: ClassVar = {
         "hidden_size": 1024,
         "num_hidden_layers": 24,
@@ -37,6 +38,7 @@ class Beit(Encoder):
         },
         "microsoft/beit-large-patch16-224-pt22k-ft22k": {**LARGE, "use_relative_position_bias": True},
     }
+    PROCESSOR: ClassVar = {"resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     NAMES = (*ARCHITECTURES, "emoji_beit")
     RESAMPLE: ClassVar = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as image processors write them
 
@@ -44,11 +46,14 @@ class Beit(Encoder):
     def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
         name = config.encoder_name
         if weights is None and name in cls.ARCHITECTURES:
-            architecture, processor = BeitConfig(**cls.ARCHITECTURES[name]), {}
+            architecture, processor = BeitConfig(**cls.ARCHITECTURES[name]), cls.PROCESSOR
+            if config.pretrained_img_encoder:
+                of_the_hub = from_hub(name, partial(hf_hub_download, name, "preprocessor_config.json"))
+                processor = {**processor, **read_json(Path(of_the_hub))}
         else:
             architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
             processor = describe(name, weights, "preprocessor_config.json", ("resample", "image_mean", "image_std"))
-        if (resample := processor.get("resample", 2)) not in cls.RESAMPLE:
+        if (resample := processor["resample"]) not in cls.RESAMPLE:
             raise InputError(f"{weights}/preprocessor_config.json: found resample {resample!r}, expected 2 or 3")
         if config.pretrained_img_encoder:
             if weights is not None:
@@ -60,8 +65,8 @@ class Beit(Encoder):
             "resize": "both sides",
             "interpolation": cls.RESAMPLE[resample],
             "crop": None,
-            "mean": processor.get("image_mean", [0.5] * 3),
-            "std": processor.get("image_std", [0.5] * 3),
+            "mean": processor["image_mean"],
+            "std": processor["image_std"],
         }
         rows = architecture.image_size // architecture.patch_size
         return cls(config, tower, architecture.image_size, architecture.hidden_size, (rows, rows), preprocessing)

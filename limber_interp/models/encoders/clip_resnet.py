@@ -10,8 +10,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
-from limber_interp.models.encoders.base import Encoder, describe, from_hub
-from limber_interp.weights import load_tensors, read_tensors
+from limber_interp.models.encoders.base import Encoder, describe
+from limber_interp.models.encoders.clip import clip_preprocessing, load_visual
 
 
 class ClipResNet(Encoder):
@@ -43,31 +43,12 @@ class ClipResNet(Encoder):
         vision = model_cfg["vision_cfg"]
         width = 32 * vision["width"]  # three doublings after the first stage, and a bottleneck's expansion by 4
         heads = width // vision.get("head_width", 64)
-        if config.pretrained_img_encoder and weights is None:
-            weights = Path(from_hub(name, lambda: _download(cls.ARCHITECTURES[name])))
         tower = ModifiedResNet(vision["layers"], model_cfg["embed_dim"], heads, vision["image_size"], vision["width"])
         tower.attnpool = nn.Identity()
-        if config.pretrained_img_encoder and weights is not None:
-            _load_visual(tower, weights)
-        preprocessing = {
-            "resize": "short side",
-            "interpolation": "bicubic",
-            "crop": "center",
-            "mean": list(normalise.get("mean", open_clip.OPENAI_DATASET_MEAN)),
-            "std": list(normalise.get("std", open_clip.OPENAI_DATASET_STD)),
-        }
+        if config.pretrained_img_encoder:
+            load_visual(tower, config, cls.ARCHITECTURES.get(name, ""), weights, unused=("attnpool.",))
         rows = vision["image_size"] // 32
-        return cls(config, tower, vision["image_size"], width, (rows, rows), preprocessing)
+        return cls(config, tower, vision["image_size"], width, (rows, rows), clip_preprocessing(normalise))
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         return rearrange(self.tower(pixels), "b d h w -> b (h w) d")
-
-
-def _load_visual(tower: ModifiedResNet, weights: Path) -> None:
-    """The image tower's part of a whole CLIP, without the attention pooling that is not used."""
-    visual = {key.removeprefix("visual."): t for key, t in read_tensors(weights).items() if key.startswith("visual.")}
-    load_tensors(tower, {key: t for key, t in visual.items() if not key.startswith("attnpool.")}, weights)
-
-
-def _download(architecture: str) -> str:
-    return open_clip.download_pretrained(open_clip.get_pretrained_cfg(architecture, "openai"))
