@@ -83,7 +83,7 @@ def convert(options: Options) -> Report:
         "versions": installed_versions(),
     }
     make_folder(options.out)
-    projection.save(target, manifest)
+    projection.save(target, manifest, encoder.n_positions)
     record = Conversion(
         config.name, str(target), encoder.d_encoder, d_model, rows, projection.sha256, manifest["source"], NOTE
     )

@@ -86,7 +86,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         encoder = load_encoder(load_config(world.config(name)))
         projection = Projection(encoder.d_encoder, D_MODEL, extra.get("image_seq_len", 1))
         projection.linear.weight *= 10  # so that images differ by more than the bias has them in common
-        projection.save(world.projection(name), {"hashes": {"encoder": encoder.sha256, "lm": lm_sha256(world.lm)}})
+        hashes = {"encoder": encoder.sha256, "lm": lm_sha256(world.lm)}
+        projection.save(world.projection(name), {"config": values, "hashes": hashes}, encoder.n_positions)
     return world
 
 

@@ -284,7 +284,8 @@ def load(
             linear = Projection(*shape)
     else:
         path = resolve(config.projection)
-        linear = load_projection(path, *shape)
+        between = encoder.name, config.lm_name
+        linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=between)
         linear.check_published(config.name, path)
     limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
     for note in limber.notes:

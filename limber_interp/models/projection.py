@@ -18,6 +18,9 @@ from limber_interp.published import BLOB_IDS, NEVER_PUBLISHED, provenance
 from limber_interp.records import write_atomically
 from limber_interp.weights import check_shapes, read_tensors, tensors_sha256
 
+PARTS = ("encoder", "lm")
+OBJECTS = ("config", "hashes", "shapes", "source")  # of a manifest
+
 
 class Projection(nn.Module):
     """One linear layer, applied to each position of an encoding on its own (Merullo et al., arXiv 2209.15162, §2.1).
@@ -55,7 +58,7 @@ class Projection(nn.Module):
     def trained_with(self) -> dict[str, str]:
         """sha256 of the `encoder` and of the `lm` it was trained with, as far as its manifest says."""
         hashes = (self.manifest or {}).get("hashes", {})
-        return {part: hashes[part] for part in ("encoder", "lm") if hashes.get(part)}
+        return {part: hashes[part] for part in PARTS if hashes.get(part)}
 
     @property
     def published(self) -> str | None:
@@ -67,11 +70,7 @@ class Projection(nn.Module):
         expected = self.trained_with[part]
         if sha256 != expected:
             assert self.manifest is not None
-            trained = self.manifest.get("config", {}).get(f"{part}_name", "unnamed")
-            raise InputError(
-                f"projection was trained with {part} {trained} (sha256 {expected[:12]}…), found {name} "
-                f"({sha256[:12]}…): use the projection that belongs to it, or the {part} that it belongs to"
-            )
+            raise _misfit(part, self.manifest, f"sha256 {expected[:12]}…", name, f"{sha256[:12]}…")
 
     def check_published(self, config: str, source: str | Path) -> None:
         """Raise an InputError if it is one of LIMBER's published projections, and `config` names another of LIMBER's.
@@ -81,26 +80,45 @@ class Projection(nn.Module):
         if self.published not in (None, config) and config in (*BLOB_IDS, NEVER_PUBLISHED):
             raise InputError(f"{source}: is LIMBER's {self.published}, found config {config}; name one of them")
 
-    def save(self, path: str | Path, manifest: Mapping[str, Any]) -> None:
+    def save(self, path: str | Path, manifest: Mapping[str, Any], n_positions: int | None = None) -> None:
         """Write `.safetensors` with the manifest as JSON in its metadata. Whole or not at all.
+
+        The manifest's `shapes` are added: d_encoder, d_model, n_tokens, and `n_positions`, which are the encoder's.
 
         Raises:
             InputError: the path cannot be written.
         """
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.linear.state_dict().items()}
-        metadata = {"manifest": json.dumps(manifest), "n_tokens": str(self.n_tokens)}
+        shapes = {
+            "d_encoder": self.linear.in_features,
+            "d_model": self.linear.out_features // self.n_tokens,
+            "n_tokens": self.n_tokens,
+            "n_positions": n_positions,
+        }
+        metadata = {"manifest": json.dumps({**manifest, "shapes": shapes})}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-def load_projection(path: str | Path, d_encoder: int, d_model: int, n_tokens: int = 1) -> Projection:
+def load_projection(
+    path: str | Path,
+    d_encoder: int,
+    d_model: int,
+    n_tokens: int = 1,
+    *,
+    n_positions: int | None = None,
+    between: tuple[str, str] = ("another", "another"),
+) -> Projection:
     """Read a projection, in float32.
 
     Args:
+        n_positions: of the encoder, where it is known.
+        between: names of the encoder and of the language model that it is asked for, for the messages.
         path: `.safetensors` as `Projection.save` writes it, or LIMBER's `.ckpt`: a `torch.save` of the state dict of an
             `nn.Linear`, which carries no manifest; its provenance takes the place.
 
     Raises:
-        InputError: no such file, truncated, a pickle that would run code, a tensor of the wrong shape, NaN or infinity.
+        InputError: no such file, truncated, a pickle that would run code, a manifest that names other shapes, a tensor
+            of the wrong shape, NaN or infinity.
     """
     path = Path(path)
     if not path.is_file():
@@ -108,14 +126,43 @@ def load_projection(path: str | Path, d_encoder: int, d_model: int, n_tokens: in
             f"projection {path}: no such file; put it there, or give --projection a .safetensors or LIMBER's .ckpt"
         )
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    manifest = _read_manifest(path)
+    if manifest is not None:
+        found = {"d_encoder": d_encoder, "n_positions": n_positions, "d_model": d_model, "n_tokens": n_tokens}
+        _check_shapes_of(manifest, found, between, path)
     check_shapes(tensors, {"weight": (n_tokens * d_model, d_encoder), "bias": (n_tokens * d_model,)}, path)
     for name, tensor in tensors.items():
         if bad := int((~tensor.isfinite()).sum()):
             raise InputError(f"{path}: tensor {name!r}: found {bad} of {tensor.numel()} values NaN or infinite")
     with torch.device("meta"):
-        projection = Projection(d_encoder, d_model, n_tokens, manifest=_read_manifest(path))
+        projection = Projection(d_encoder, d_model, n_tokens, manifest)
     projection.linear.load_state_dict(tensors, assign=True)
     return projection.requires_grad_(False)
+
+
+def _check_shapes_of(
+    manifest: Mapping[str, Any], found: Mapping[str, int | None], between: tuple[str, str], path: Path
+) -> None:
+    """Raise an InputError if a manifest has shapes, and others than were found. None is not known, and fits all."""
+    shapes = {key: manifest.get("shapes", {}).get(key) for key in found}
+    differ = [key for key in found if None not in (shapes[key], found[key]) and shapes[key] != found[key]]
+    for part, name, keys in zip(PARTS, between, (("d_encoder", "n_positions"), ("d_model",)), strict=True):
+        if set(keys) & set(differ):
+            trained, asked = (", ".join(f"{key} {sizes[key]}" for key in keys) for sizes in (shapes, found))
+            raise _misfit(part, manifest, trained, name, asked)
+    if differ:
+        raise InputError(
+            f"{path}: makes {shapes['n_tokens']} rows of the prompt from each vector, found image_seq_len "
+            f"{found['n_tokens']} in the config; they must be the same"
+        )
+
+
+def _misfit(part: str, manifest: Mapping[str, Any], trained: str, name: str, found: str) -> InputError:
+    trained_name = manifest.get("config", {}).get(f"{part}_name", "unnamed")
+    return InputError(
+        f"projection was trained with {part} {trained_name} ({trained}), found {name} ({found}): use the projection "
+        f"that belongs to it, or the {part} that it belongs to"
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
@@ -129,8 +176,6 @@ def _read_manifest(path: Path) -> dict[str, Any] | None:
         manifest = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: its manifest is not JSON: {error}") from error
-    if not (
-        isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("hashes", "source"))
-    ):
-        raise InputError(f"{path}: its manifest is no JSON object with its `hashes` and its `source` as others")
+    if not (isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in OBJECTS)):
+        raise InputError(f"{path}: its manifest is no JSON object with objects as its {', '.join(OBJECTS)}")
     return manifest

@@ -93,7 +93,7 @@ def train(
         manifest=replace(manifest, hashes=hashes, notes=()),
     )
     training = {"examples": run.examples, "steps": run.steps, "loss": run.loss, "held_out": losses}
-    model.projection.save(paths[0], {**run.manifest.as_dict(), "training": training})
+    model.projection.save(paths[0], {**run.manifest.as_dict(), "training": training}, model.encoder.n_positions)
     return run
 
 

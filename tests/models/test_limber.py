@@ -208,6 +208,12 @@ def test_a_projection_for_another_encoder(world, tmp_path):
         load(config)
 
 
+def test_a_projection_for_another_kind_of_encoder(world):
+    found = r"found emoji_clip \(d_encoder 256, n_positions 4\)"
+    with pytest.raises(InputError, match=rf"with encoder emoji_beit \(d_encoder 24, n_positions 16\), {found}: use"):
+        load(world.config("clip"), projection=world.projection("beit"))
+
+
 def test_a_projection_for_another_language_model(world, tmp_path):
     folder = shutil.copytree(world.lm, tmp_path / "lm")
     model = GPTJForCausalLM.from_pretrained(folder)

@@ -39,9 +39,10 @@ def test_several_rows_from_one_vector():
 def test_a_saved_projection_is_the_same(tmp_path):
     projection = Projection(D_ENCODER, D_MODEL, n_tokens=2)
     manifest = {"hashes": {"encoder": "ab", "lm": "cd"}, "steps": 3}
-    projection.save(tmp_path / "p.safetensors", manifest)
+    projection.save(tmp_path / "p.safetensors", manifest, n_positions=1)
     loaded = load_projection(tmp_path / "p.safetensors", D_ENCODER, D_MODEL, n_tokens=2)
-    assert loaded.manifest == manifest
+    shapes = {"d_encoder": D_ENCODER, "d_model": D_MODEL, "n_tokens": 2, "n_positions": 1}
+    assert loaded.manifest == {**manifest, "shapes": shapes}
     assert loaded.sha256 == projection.sha256
     assert loaded.trained_with == {"encoder": "ab", "lm": "cd"}
     encoding = torch.randn(1, 1, D_ENCODER)
@@ -60,10 +61,40 @@ def test_a_projection_knows_what_it_was_trained_with():
         2, 2, manifest={"hashes": {"encoder": "a" * 64}, "config": {"encoder_name": "beit", "lm_name": "x"}}
     )
     projection.check_fit("encoder", "beit", "a" * 64)
-    with pytest.raises(
-        InputError, match=r"trained with encoder beit \(sha256 aaaaaaaaaaaa…\), found clip \(bbbbbbbbbbbb…\)"
-    ):
+    with pytest.raises(InputError, match=r"with encoder beit \(sha256 aaaaaaaaaaaa…\), found clip \(bbbbbbbbbbbb…\)"):
         projection.check_fit("encoder", "clip", "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            {"d_encoder": 7},
+            r"with encoder beit \(d_encoder 5, n_positions 9\), found clip \(d_encoder 7, n_positions 9\): use",
+        ),
+        (
+            {"n_positions": 16},
+            r"with encoder beit \(d_encoder 5, n_positions 9\), found clip \(d_encoder 5, n_positions 16\): use",
+        ),
+        ({"d_model": 4}, r"trained with lm gpt-j \(d_model 3\), found other-j \(d_model 4\): use "),
+        ({"n_tokens": 1}, r"makes 2 rows of the prompt from each vector, found image_seq_len 1 in the config"),
+    ],
+)
+def test_shapes_that_do_not_fit_name_both_sides(tmp_path, asked, message):
+    manifest = {"config": {"encoder_name": "beit", "lm_name": "gpt-j"}}
+    Projection(D_ENCODER, D_MODEL, n_tokens=2).save(tmp_path / "p.safetensors", manifest, n_positions=9)
+    fits = {"d_encoder": D_ENCODER, "d_model": D_MODEL, "n_tokens": 2, "n_positions": 9}
+    load_projection(tmp_path / "p.safetensors", **fits)
+    with pytest.raises(InputError, match=message):
+        load_projection(tmp_path / "p.safetensors", **{**fits, **asked}, between=("clip", "other-j"))
+
+
+def test_a_manifest_without_shapes_is_checked_by_the_tensors(tmp_path, linear):
+    manifest = {"config": {"encoder_name": "beit"}, "hashes": {"encoder": "ab"}}
+    save_file(linear.state_dict(), tmp_path / "p.safetensors", {"manifest": json.dumps(manifest)})
+    assert load_projection(tmp_path / "p.safetensors", D_ENCODER, D_MODEL, n_positions=9).manifest == manifest
+    with pytest.raises(InputError, match=r"tensor 'weight': found shape \(3, 5\), expected \(3, 7\)"):
+        load_projection(tmp_path / "p.safetensors", 7, D_MODEL, n_positions=9)
 
 
 def test_limbers_checkpoint(tmp_path, linear):
@@ -122,9 +153,10 @@ def test_not_finite(tmp_path, linear, value):
     ("manifest", "message"),
     [
         ("{", "its manifest is not JSON"),
-        ("[1]", "no JSON object"),
-        ('{"hashes": 1}', "no JSON object with its `hashes`"),
-        ('{"source": "proj.ckpt"}', "no JSON object with its `hashes` and its `source` as others"),
+        ("[1]", "its manifest is no JSON object with objects as its config, hashes, shapes, source"),
+        ('{"hashes": 1}', "no JSON object with objects"),
+        ('{"source": "proj.ckpt"}', "no JSON object with objects"),
+        ('{"shapes": [144]}', "no JSON object with objects"),
     ],
 )
 def test_a_manifest_of_another_form(tmp_path, linear, manifest, message):
@@ -143,5 +175,5 @@ def test_the_manifest_travels_as_json_metadata(tmp_path):
     Projection(D_ENCODER, D_MODEL).save(tmp_path / "p.safetensors", {"a": [1]})
     header_size = int.from_bytes((tmp_path / "p.safetensors").read_bytes()[:8], "little")
     header = json.loads((tmp_path / "p.safetensors").read_bytes()[8 : 8 + header_size])
-    assert json.loads(header["__metadata__"]["manifest"]) == {"a": [1]}
+    assert json.loads(header["__metadata__"]["manifest"])["a"] == [1]
     assert load_file(tmp_path / "p.safetensors").keys() == {"weight", "bias"}

@@ -44,6 +44,7 @@ def test_trains_the_projection_and_nothing_else(
 
     trained = load(config, projection=run.projection)
     assert trained.projection.manifest["training"]["steps"] == STEPS
+    assert trained.projection.manifest["shapes"]["n_positions"] == before.encoder.n_positions
     assert trained.projection.manifest["hashes"] == {"encoder": before.encoder.sha256, "lm": before.lm_sha256}
     assert not torch.equal(trained.projection.linear.weight, before.projection.linear.weight)
     after = {"encoder": tensors_sha256(trained.encoder.state_dict()), "lm": tensors_sha256(trained.lm.state_dict())}
@@ -58,7 +59,7 @@ def test_one_example_has_no_wrong_image(world, tiny: Limber, folder: Path) -> No
 
 def test_a_soft_prompt_that_leaves_no_room_for_a_caption(tiny: Limber, folder: Path) -> None:
     encoded = np.zeros((9, tiny.lm.cfg.n_ctx, tiny.encoder.d_encoder), dtype=np.float32)
-    with pytest.raises(InputError, match="soft prompt of 128 positions: the language model has 128, a caption"):
+    with pytest.raises(InputError, match="soft prompt of 128 positions: the language model has 128, and a caption"):
         held_out_losses(tiny, read_folder(folder), encoded)
 
 
