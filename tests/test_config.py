@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -24,34 +22,6 @@ EMBEDDED = {
     "emoji_nfrn_linear",
     "emoji_nfrn_random_linear",
 }
-
-# The shape of LIMBER's published files: a flow mapping in YAML, with keys that its code never reads
-AS_PUBLISHED = """{
-    # image encoder settings
-    encoder_name: 'clip_resnet_large',
-    freeze_img_encoder: true,
-    batch_size: 256,
-    train_steps: 15000,
-    lr: 8.0e-4,
-    min_lr: 0.0,
-    lr_decay_iters: 300000, # a remark
-    image_enc_lr: 2.0e-6,
-    use_image_embed_layernorm: false,
-    image_embed_dropout_prob: 0.1,
-    image_size: 384,
-    image_seq_len: 144,
-    gradient_accumulation_steps: 8,
-    zero_stage: 2,
-    gradient_clipping: 1.0,
-    train_dataset_name: 'conceptual_captions',
-    train_dataset_dir: '/data/cc3m',
-    eval_dataset_name: 'coco',
-    eval_dataset_dir: '/data/coco',
-    encs_dir: 'encodings/',
-    save: "checkpoints/a",
-    load: "checkpoints/a",
-    eval_every: 100,
-}"""
 
 
 def test_the_shipped_configs_are_these_twelve():
@@ -79,20 +49,6 @@ def test_the_embedded_configs_share_one_recipe():
     encoder = {"name", "encoder_name", "encoder_weights", "pretrained_img_encoder", "image_seq_len", "projection"}
     recipes = [load_config(name).model_dump(exclude=encoder) for name in sorted(EMBEDDED)]
     assert all(recipe == recipes[0] for recipe in recipes)
-
-
-def test_a_published_file_loads_unchanged(tmp_path, caplog):
-    path = tmp_path / "clip_linear.yml"
-    path.write_text(AS_PUBLISHED)
-    with caplog.at_level(logging.INFO, logger="limber_interp"):
-        config = load_config(path)
-    ours = load_config("clip_linear")
-    training = {"train_dataset_dir", "eval_dataset_dir", "projection"}
-    assert config.model_dump(exclude=training) == ours.model_dump(exclude=training)
-    assert config.lr == 8e-4
-    (line,) = caplog.messages
-    ignored = "encs_dir, eval_dataset_name, eval_every, image_enc_lr, load, save, train_dataset_name"
-    assert line == f"config clip_linear: keys of LIMBER's that have no effect: {ignored}"
 
 
 def test_every_key_without_effect_is_accepted(tmp_path):
