@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from limber_interp.errors import InputError
 from limber_interp.torchscript import is_torchscript, read_torchscript
 
-# In the order of preference: safetensors before pickles, one file before shards
-SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
-SHARD_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+INDEX = ".index.json"  # of shards
+# In the order of preference: safetensors before pickles, one file before shards. The repositories of the hub that keep
+# OpenAI's CLIPs for open_clip have the image tower under timm's names beside them, in a `model.safetensors`
+WEIGHT_FILES = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -26,16 +34,16 @@ def weight_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; put the model's files there, or name another folder")
-    for name in (SINGLE_FILES[0], SHARD_INDEXES[0], *SINGLE_FILES[1:], SHARD_INDEXES[1]):
+    for name in WEIGHT_FILES:
         if not (folder / name).is_file():
             continue
-        if name not in SHARD_INDEXES:
+        if not name.endswith(INDEX):
             return [folder / name]
         shards = sorted({folder / shard for shard in read_json(folder / name).get("weight_map", {}).values()})
         if missing := [shard.name for shard in shards if not shard.is_file()]:
             raise InputError(f"{folder}: {name} names {', '.join(missing)}, which is not there; fetch it again")
         return shards
-    raise InputError(f"{folder}: no weights; expected one of {', '.join((*SINGLE_FILES, *SHARD_INDEXES))}")
+    raise InputError(f"{folder}: no weights; expected one of {', '.join(sorted(WEIGHT_FILES))}")
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:

@@ -161,6 +161,19 @@ def test_the_hash_of_trained_weights_notices_one_value(world):
     assert changed.sha256 != encoder.sha256
 
 
+# Where the weights are
+
+
+@pytest.mark.parametrize("name", ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"])
+def test_a_folder_as_the_hub_has_it_for_clip(world, tmp_path, name):
+    """It holds the image tower once more under timm's names, in the file that other models have their weights in."""
+    folder = Path(shutil.copytree(world.encoder("clip"), tmp_path / "clip"))
+    tensors = load_file(folder / "model.safetensors")
+    (save_file if name.endswith(".safetensors") else torch.save)(tensors, folder / name)
+    save_file({"stem.conv1.conv.weight": torch.zeros(1)}, folder / "model.safetensors")
+    assert load(world, "clip", encoder_weights=str(folder)).sha256 == load(world, "clip").sha256
+
+
 # Wrong input
 
 
