@@ -9,6 +9,7 @@ it. No word enters: this is the encoder without linguistic supervision.
 import json
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers import BeitConfig, BeitForMaskedImageModeling, BeitModel
 
 from experiments.emoji_world.probe import probe_encoder
 from experiments.emoji_world.recipe import cosine, options, save_half
-from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
+from experiments.emoji_world.scenes import IMAGE_SIZE, batches, pixels_of
 from experiments.emoji_world.world import sample_scene
 
 PATCH = 24
@@ -72,9 +73,9 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = cosine(optimizer, steps)
     right: list[float] = []
-    progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc="beit")
-    for step in progress:
-        pixels = pixels_of([sample_scene(rng) for _ in range(batch)], rng)
+    stream = batches(lambda rng: [sample_scene(rng) for _ in range(batch)], rng)
+    progress = tqdm(islice(stream, steps), total=steps, file=sys.stderr, mininterval=10, desc="beit")
+    for step, (_, pixels) in enumerate(progress):
         codes = torch.cdist(patches_of(pixels), centres).argmin(-1)
         masked = torch.rand(codes.shape).argsort(1) < int(MASKED * codes.shape[1])
         with torch.autocast("cpu", dtype=torch.bfloat16):

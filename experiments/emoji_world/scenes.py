@@ -9,6 +9,8 @@ import argparse
 import functools
 import json
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from experiments.emoji_world.world import EMOJI, Scene, sample_scene
 IMAGE_SIZE = 96
 DIAMETER = {"small": (24, 30), "big": (40, 47)}  # pixels, drawn uniformly
 STRIKE = 109  # the one bitmap size that the font holds
-SPRITE = 72  # side in pixels at which a glyph is turned: well above the largest that is drawn, and quick
+SPRITE = {"small": 40, "big": 60}  # side in pixels at which a glyph is turned: well above what is drawn, and quick
 FONT_PATHS = (
     Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/noto/NotoColorEmoji.ttf"),
@@ -30,8 +32,8 @@ FONT_PATHS = (
     Path.home() / ".fonts/NotoColorEmoji.ttf",
 )
 # An emoji of constant colours can be named by these alone; here it takes the form. With both 0 a probe found 0.54 of
-# the nouns in the averaged features of a random network, with these about 0.26 (experiments/LOG.md).
-HUE = 75  # degrees, in either direction
+# the nouns in the averaged features of a random network, with these about 0.30 (experiments/LOG.md).
+HUE = 55  # degrees, in either direction
 BRIGHTNESS = 0.25  # of the whole, more or less
 # Two tones of each background, between which its texture moves.
 TONES = {
@@ -61,8 +63,8 @@ def font_path() -> Path:
 
 
 @functools.cache
-def sprite(noun: str) -> Image.Image:
-    """The noun's emoji as RGBA, cropped to what is painted, padded to a square of `SPRITE` pixels."""
+def sprite(noun: str, side: int) -> Image.Image:
+    """The noun's emoji as RGBA, cropped to what is painted, padded to a square of so many pixels on each side."""
     font = ImageFont.truetype(str(font_path()), STRIKE)
     canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((12, 12), EMOJI[noun], font=font, embedded_color=True)
@@ -72,10 +74,10 @@ def sprite(noun: str) -> Image.Image:
             f"{font_path()}: it has no glyph for {noun} {EMOJI[noun]}; install a current Noto Color Emoji"
         )
     glyph = canvas.crop(box)
-    side = max(glyph.size)
-    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
-    square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-    return square.resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
+    longest = max(glyph.size)
+    square = Image.new("RGBA", (longest, longest), (0, 0, 0, 0))
+    square.paste(glyph, ((longest - glyph.width) // 2, (longest - glyph.height) // 2))
+    return square.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _background(name: str, rng: np.random.Generator) -> Image.Image:
@@ -90,12 +92,13 @@ def _background(name: str, rng: np.random.Generator) -> Image.Image:
         mix = np.where(mortar, 1.6, mix * 0.8)
     if name == "sunset":
         mix = 0.3 * mix + 0.7 * np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None]
-    pixels = low + (high - low) * mix[..., None] + rng.normal(0, 6, size=(IMAGE_SIZE, IMAGE_SIZE, 1))
+    grain = 6 * rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.float32)
+    pixels = (high - low) * mix[..., None] + grain + low
     if name == "night":
         stars = rng.random((IMAGE_SIZE, IMAGE_SIZE)) < 0.006
         pixels[stars] = 230
-    pixels += rng.normal(0, 5, size=3)  # the light differs from scene to scene
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    pixels += rng.normal(0, 5, size=3).astype(np.float32)  # the light differs from scene to scene
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
 def _tinted(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -106,7 +109,7 @@ def _tinted(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
     turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * across  # Rodrigues' formula
     pixels = np.asarray(glyph, dtype=np.float32).copy()
     pixels[..., :3] @= (turn.T * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS)).astype(np.float32)
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
 
 
 def _places(scene: Scene, diameters: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -130,8 +133,9 @@ def draw(scene: Scene, rng: np.random.Generator) -> tuple[Image.Image, list[list
     picture = _background(scene.background, rng)
     diameters = [int(rng.integers(DIAMETER[size][0], DIAMETER[size][1] + 1)) for size in scene.sizes]
     boxes = []
-    for noun, diameter, (left, top) in zip(scene.nouns, diameters, _places(scene, diameters, rng), strict=True):
-        glyph = sprite(noun)
+    places = _places(scene, diameters, rng)
+    for noun, size, diameter, (left, top) in zip(scene.nouns, scene.sizes, diameters, places, strict=True):
+        glyph = sprite(noun, SPRITE[size])
         if rng.random() < 0.5:
             glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         glyph = glyph.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BILINEAR)
@@ -145,6 +149,24 @@ def pixels_of(scenes: list[Scene], rng: np.random.Generator) -> torch.Tensor:
     """(scene, 3, 96, 96) float32 in [0, 1], drawn in memory: the encoders never see the same picture twice."""
     pictures = np.stack([np.asarray(draw(scene, rng)[0]) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
+
+
+def batches(
+    sample: Callable[[np.random.Generator], list[Scene]], rng: np.random.Generator
+) -> Iterator[tuple[list[Scene], torch.Tensor]]:
+    """Endless batches of scenes and their pixels. The next is drawn in a thread while one is worked on, so that `rng`
+    belongs to this stream alone."""
+
+    def draw_one() -> tuple[list[Scene], torch.Tensor]:
+        scenes = sample(rng)
+        return scenes, pixels_of(scenes, rng)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(draw_one)
+        while True:
+            ready = waiting.result()
+            waiting = pool.submit(draw_one)
+            yield ready
 
 
 def write(out: Path, seed: int, count: int, held_out: bool | None = False) -> None:

@@ -68,7 +68,7 @@ def stages() -> dict[str, list[str]]:
         "clip": world("clip", out=encoders / "clip"),
         "nfresnet": world("supervised", encoder="nfresnet", steps=2000, out=encoders / "nfresnet"),
         "beit": world("beit", out=encoders / "beit"),
-        "beit_ft": world("supervised", encoder="beit_ft", init=encoders / "beit", steps=3000, out=encoders / "beit_ft"),
+        "beit_ft": world("supervised", encoder="beit_ft", init=encoders / "beit", steps=2400, out=encoders / "beit_ft"),
     }
     for config in CONFIGS[-2:]:
         found[f"probe_{config}"] = world("probe", config=config)

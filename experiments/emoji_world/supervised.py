@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from transformers import BeitModel
 from experiments.emoji_world import beit
 from experiments.emoji_world.probe import labels, noun_recall, probe_encoder
 from experiments.emoji_world.recipe import cosine, options, save_half
-from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
+from experiments.emoji_world.scenes import IMAGE_SIZE, batches
 from experiments.emoji_world.world import NOUNS, sample_scene
 
 ARCHITECTURE = "nf_resnet50"
@@ -55,12 +56,12 @@ def train(encoder: str, init: Path | None, out: Path, seed: int, steps: int, bat
     )
     schedule = cosine(optimizer, steps)
     began, recalls = time.time(), []
-    progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc=encoder)
-    for step in progress:
-        scenes = [sample_scene(rng) for _ in range(batch)]
+    stream = batches(lambda rng: [sample_scene(rng) for _ in range(batch)], rng)
+    progress = tqdm(islice(stream, steps), total=steps, file=sys.stderr, mininterval=10, desc=encoder)
+    for step, (scenes, pixels) in enumerate(progress):
         truth = labels(scenes)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            scores = head(encode(pixels_of(scenes, rng)).mean(1))
+            scores = head(encode(pixels).mean(1))
         # Softmax over the nouns with the present ones as target: it learns far faster than one yes or no per noun.
         loss = -(truth / truth.sum(1, keepdim=True) * scores.float().log_softmax(1)).sum(1).mean()
         optimizer.zero_grad()

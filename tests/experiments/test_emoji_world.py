@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from experiments.emoji_world import scenes, world
@@ -124,8 +125,20 @@ def test_scenes_are_in_limbers_folder_format_and_hold_what_they_say(tmp_path: Pa
 
 @needs_font
 def test_every_noun_has_its_own_glyph() -> None:
-    glyphs = {scenes.sprite(noun).tobytes() for noun in world.NOUNS}
+    glyphs = {scenes.sprite(noun, 60).tobytes() for noun in world.NOUNS}
     assert len(glyphs) == 100
+
+
+@needs_font
+def test_batches_are_those_of_the_seed() -> None:
+    def drawn():
+        sample = lambda rng: [world.sample_scene(rng) for _ in range(3)]  # noqa: E731
+        return list(islice(scenes.batches(sample, np.random.default_rng(4)), 5))
+
+    for (first, pixels), (second, again) in zip(drawn(), drawn(), strict=True):
+        assert first == second
+        assert torch.equal(pixels, again)
+        assert pixels.shape == (3, 3, scenes.IMAGE_SIZE, scenes.IMAGE_SIZE)
 
 
 def test_a_tint_changes_colours_and_neither_greys_nor_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
