@@ -9,6 +9,7 @@ the file, which the kernel shares between processes and drops when it needs room
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,7 @@ import tyro
 
 from experiments.benchmarks import random_gptj
 
+GPT_J = "EleutherAI/gpt-j-6B"  # the name by which TransformerLens knows the architecture
 METHODS = ("ours", "transformers", "transformer_lens_no_processing", "transformer_lens")
 GIB = 2**30
 
@@ -70,7 +72,7 @@ def measure(method: str, folder: Path, options: Options) -> dict[str, float]:
         tl = transformer_lens.HookedTransformer
         load = tl.from_pretrained if method == "transformer_lens" else tl.from_pretrained_no_processing
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = load(str(folder), dtype=dtype, device=options.device, tokenizer=tokenizer, default_prepend_bos=False)
+        model = load(GPT_J, dtype=dtype, device=options.device, tokenizer=tokenizer, default_prepend_bos=False)
     seconds, loaded = time.perf_counter() - start, memory()
     residual = torch.randn(1, options.positions, options.d_model, generator=torch.Generator().manual_seed(0))
     residual = residual.to(options.device, dtype)
@@ -105,7 +107,7 @@ def main(options: Options) -> None:
     for _ in range(options.rounds):
         for method in options.methods:
             child = replace(options, methods=(method,), child=True)
-            found[method].append(_in_a_process(child))
+            found[method].append(_in_a_process(child, folder))
     ours = statistics.median(run["seconds"] for run in found["ours"])
     print(f"{shape}: {size:.2f} GiB on disk, {options.device}, {options.threads} threads, {options.rounds} rounds\n")
     print("| method | load, s | as multiple of ours | private, loaded, GiB | peak, loaded | peak, after a forward |")
@@ -119,14 +121,28 @@ def main(options: Options) -> None:
     print(f"\nsum of the squared probabilities of the last position, which shows that all run: {checksums}")
 
 
-def _in_a_process(options: Options) -> dict[str, float]:
+def _cache_with(folder: Path) -> Path:
+    """A cache of the hub in which the folder is GPT-J: TransformerLens takes names alone, and loads from there."""
+    cache = folder.parent / f"{folder.name}_hub"
+    model, commit = cache / f"models--{GPT_J.replace('/', '--')}", "0" * 40
+    for place in ("refs", "snapshots"):
+        (model / place).mkdir(parents=True, exist_ok=True)
+    (model / "refs" / "main").write_text(commit)
+    snapshot = model / "snapshots" / commit
+    if not snapshot.exists():
+        snapshot.symlink_to(folder.absolute(), target_is_directory=True)
+    return cache
+
+
+def _in_a_process(options: Options, folder: Path) -> dict[str, float]:
     arguments = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in vars(options).items()
         if name not in ("methods", "child")
     ]
     command = [sys.executable, "-m", "experiments.benchmarks.load_gptj", *arguments, "--child", "--methods"]
-    done = subprocess.run([*command, *options.methods], stdout=subprocess.PIPE, text=True, check=True)
+    environment = os.environ | {"HF_HUB_CACHE": str(_cache_with(folder)), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([*command, *options.methods], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout[done.stdout.index("{") :])
 
 

@@ -8,6 +8,7 @@ GPT-J's 50,257 tokens, which are no words.
 
 import itertools
 import json
+import math
 import string
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,9 +96,11 @@ def write(options: Options) -> Path:
     where = {}
     for number, names in enumerate(tqdm(shards, desc=str(out), unit="shard"), 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file({name: draw(name, shapes[name]) for name in names}, out / file)
+        save_file({name: draw(name, shapes[name]) for name in names}, out / file, {"format": "pt"})
         where |= dict.fromkeys(names, file)
-    (out / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    size = sum(dtype.itemsize * math.prod(shape) for shape in shapes.values())
+    index = {"metadata": {"total_size": size}, "weight_map": where}
+    (out / "model.safetensors.index.json").write_text(json.dumps(index))
     return out
 
 
