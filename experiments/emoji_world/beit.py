@@ -6,10 +6,10 @@ BEiT's own codes come from DALL-E's tokenizer (Bao et al., 2021, arXiv 2106.0825
 it. No word enters: this is the encoder without linguistic supervision.
 """
 
+import argparse
 import json
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from tqdm import tqdm
 from transformers import BeitConfig, BeitForMaskedImageModeling, BeitModel
 
 from experiments.emoji_world.probe import probe_encoder
-from experiments.emoji_world.recipe import cosine, options, save_half
-from experiments.emoji_world.scenes import IMAGE_SIZE, batches, pixels_of
+from experiments.emoji_world.recipe import cosine, save_half
+from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import sample_scene
 
 PATCH = 24
@@ -73,9 +73,9 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = cosine(optimizer, steps)
     right: list[float] = []
-    stream = batches(lambda rng: [sample_scene(rng) for _ in range(batch)], rng)
-    progress = tqdm(islice(stream, steps), total=steps, file=sys.stderr, mininterval=10, desc="beit")
-    for step, (_, pixels) in enumerate(progress):
+    progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc="beit")
+    for step in progress:
+        pixels = pixels_of([sample_scene(rng) for _ in range(batch)], rng)
         codes = torch.cdist(patches_of(pixels), centres).argmin(-1)
         masked = torch.rand(codes.shape).argsort(1) < int(MASKED * codes.shape[1])
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -101,9 +101,14 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__, steps=1200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
     print(json.dumps(train(args.out, args.seed, args.steps, args.batch), indent=2))
 
 

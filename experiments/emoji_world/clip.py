@@ -6,10 +6,10 @@ Most batches share background, sizes and relation, and draw their nouns from a f
 *both* nouns. On random batches the background and one noun are enough, and the spatial features keep little else.
 """
 
+import argparse
 import json
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from experiments.emoji_world.corpus import captions
 from experiments.emoji_world.probe import probe_encoder
-from experiments.emoji_world.recipe import cosine, options, save_half
-from experiments.emoji_world.scenes import IMAGE_SIZE, batches
+from experiments.emoji_world.recipe import cosine, save_half
+from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import NOUNS, Scene, sample_scene
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -95,13 +95,12 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.05)
     schedule = cosine(optimizer, steps)
     began, hits = time.time(), []
-    chooser = np.random.default_rng(seed + 1)
-    stream = batches(lambda rng: contrastive_scenes(rng, batch), rng)
-    progress = tqdm(islice(stream, steps), total=steps, file=sys.stderr, mininterval=10, desc="clip")
-    for step, (scenes, pixels) in enumerate(progress):
-        told = [text[int(chooser.integers(len(text)))] for text in map(captions, scenes)]
+    progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc="clip")
+    for step in progress:
+        scenes = contrastive_scenes(rng, batch)
+        told = [text[int(rng.integers(len(text)))] for text in map(captions, scenes)]
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            image = model.encode_image(normalise(pixels), normalize=True)
+            image = model.encode_image(normalise(pixels_of(scenes, rng)), normalize=True)
             text = model.encode_text(tokenize(told, words, model.context_length), normalize=True)
         logits = model.logit_scale.exp().clamp(max=100) * image.float() @ text.float().T
         # Scenes that are told alike are not each other's negatives.
@@ -135,9 +134,14 @@ def train(out: Path, seed: int, steps: int, batch: int) -> dict:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__, steps=3600)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
     print(json.dumps(train(args.out, args.seed, args.steps, args.batch), indent=2))
 
 

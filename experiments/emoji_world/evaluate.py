@@ -12,14 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import limber_interp
 from experiments.emoji_world.corpus import BESIDE, PROMPT
 from experiments.emoji_world.world import CATEGORY_OF, NOUNS, OPPOSITE
 from limber_interp.models.limber import Limber
-from limber_interp.probes.controls import generator, noise, random_map
-from limber_interp.probes.lens import EmbeddingLens, read
+from limber_interp.probes import nearest_tokens
 from limber_interp.training.data import Example, encodings, read_folder
 from limber_interp.training.engine import held_out_losses
 
@@ -74,25 +72,32 @@ def hits(token_ids: np.ndarray, wanted: list[set[int]]) -> float:
     return round(float(np.mean(found)), 4)
 
 
-@torch.no_grad()
-def nearest(model: Limber, examples: list[Example], encoded: np.ndarray, seed: int) -> dict[str, float]:
-    """hit@5 of the nearest tokens (cosine, W_E) beside the controls of the probe, one draw for each scene."""
+def nearest(model: Limber, examples: list[Example], seed: int) -> dict[str, float]:
+    """hit@5 of the nearest tokens (cosine, W_E) beside its controls: the next scene's prompt, Gaussian vectors of the
+    same norms, and the same encodings through a random map."""
     wanted = [{model.vocabulary.id_of(noun) for noun in example.metadata["nouns"]} for example in examples]
-    lens = EmbeddingLens(model.lm.W_E, "cosine", model.vocabulary.n_used)
-    encoding = torch.from_numpy(encoded).float()
-    prompts = model.projection(encoding)
-
-    def hit(soft_prompts: Tensor, others: int = 0) -> float:
-        ids = read(lens, soft_prompts.flatten(0, 1), K).ids.unflatten(0, prompts.shape[:2])
-        return hits(ids.roll(-others, 0).numpy(), wanted)
-
-    scenes = list(enumerate(zip(encoding, prompts, strict=True)))
+    record = nearest_tokens(model, [example.image for example in examples], k=K, controls=False, seed=seed)
+    token_ids = np.stack([image.token_ids for image in record.images])
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn((*token_ids.shape[:2], model.lm.cfg.d_model), generator=generator)
+    weight = torch.randn(model.projection.linear.weight.shape, generator=generator)
+    batches = [examples[i : i + 100] for i in range(0, len(examples), 100)]
+    encoding = torch.cat([model.encode([example.image for example in batch]) for batch in batches])
+    through = (
+        ((encoding - encoding.mean((0, 1))) @ weight.T).unflatten(-1, (model.projection.n_tokens, -1)).flatten(1, 2)
+    )
     return {
-        "right image": hit(prompts),
-        "wrong image": hit(prompts, others=1),
-        "noise": hit(torch.cat([noise(p, 1, generator(seed, "noise", i)) for i, (_, p) in scenes])),
-        "random map": hit(torch.cat([random_map(e, p, 1, generator(seed, "random_map", i)) for i, (e, p) in scenes])),
+        "right image": hits(token_ids, wanted),
+        "wrong image": hits(np.roll(token_ids, -1, axis=0), wanted),
+        "noise": hits(_nearest_ids(model, noise), wanted),
+        "random map": hits(_nearest_ids(model, through), wanted),
     }
+
+
+def _nearest_ids(model: Limber, vectors: torch.Tensor) -> np.ndarray:
+    rows = torch.nn.functional.normalize(model.lm.W_E[: model.vocabulary.n_used].float(), dim=-1)
+    cosine = torch.nn.functional.normalize(vectors, dim=-1) @ rows.T  # norms do not matter to the cosine
+    return cosine.topk(K).indices.numpy()
 
 
 def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed: int = 0) -> dict:
@@ -106,8 +111,7 @@ def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed
         return round(float(np.nanmean(kept)), 4) if kept else None
 
     one = [len(fact["nouns"]) == 1 for fact in facts]
-    encoded = np.array(encodings(model, examples, encodings_folder))
-    losses = held_out_losses(model, examples, encoded)
+    losses = held_out_losses(model, examples, encodings(model, examples, encodings_folder))
     return {
         "scenes": len(examples),
         "nouns": mean(right, "nouns"),
@@ -117,7 +121,7 @@ def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed
         **{key: mean(right, key) for key in ("categories", "sizes", "background", "relation")},
         **{f"{key}, wrong image": mean(wrong, key) for key in ("categories", "sizes", "background", "relation")},
         "loss": {kind: round(value, 4) for kind, value in losses.items()},
-        "hit@5 of the nearest tokens": nearest(model, examples, encoded, seed),
+        "hit@5 of the nearest tokens": nearest(model, examples, seed),
         "first captions": [f"{','.join(f['nouns'])}: {c}" for f, c in zip(facts, told, strict=True)][:4],
     }
 
@@ -129,7 +133,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--lm", help="another language model than the config's")
     parser.add_argument("--scenes", type=Path, default=Path("build/emoji_world/scenes/eval"))
     parser.add_argument("--encodings", type=Path, default=Path("build/emoji_world/encodings"))
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
     model = limber_interp.load(args.config, lm=args.lm, projection=args.projection, dtype="float32")
     assert all(model.vocabulary.id_of(noun) for noun in NOUNS)
     print(json.dumps(measure(model, read_folder(args.scenes), args.encodings), indent=2, ensure_ascii=False))

@@ -3,6 +3,7 @@
 python -m experiments.emoji_world.language_model --out limber_weights/emoji/lm
 """
 
+import argparse
 import itertools
 import json
 import sys
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from transformers import GPTJConfig, GPTJForCausalLM, PreTrainedTokenizerFast
 
 from experiments.emoji_world.corpus import PROMPT, caption, documents, notes, sentences, word_map
-from experiments.emoji_world.recipe import cosine, options
+from experiments.emoji_world.recipe import cosine
 from experiments.emoji_world.world import BACKGROUNDS, CATEGORIES, NOUNS, SIZES, sample_scene
 
 END = "<|endoftext|>"
@@ -143,10 +144,15 @@ def train(out: Path, seed: int, steps: int, tokens: int, word_maps: bool) -> dic
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__, steps=4500)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=4500)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens in a batch, padding counted")
     parser.add_argument("--no-word-maps", action="store_true", help="the ablation: no document in rows and columns")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
+    torch.set_num_threads(args.threads)
     report = train(args.out, args.seed, args.steps, args.tokens, not args.no_word_maps)
     print(json.dumps(report, indent=2))
 

@@ -1,6 +1,5 @@
-"""What the training stages share: options, the learning-rate schedule, and how half-precision weights are saved."""
+"""What the training stages share: the learning-rate schedule and how half-precision weights are saved."""
 
-import argparse
 import math
 from pathlib import Path
 
@@ -8,15 +7,6 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
-
-
-def options(description: str | None, steps: int) -> argparse.ArgumentParser:
-    """The options of every training stage; a stage adds its own."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=steps)
-    return parser
 
 
 def cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 100) -> torch.optim.lr_scheduler.LRScheduler:

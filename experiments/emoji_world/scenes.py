@@ -9,8 +9,6 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +22,13 @@ from experiments.emoji_world.world import EMOJI, Scene, sample_scene
 IMAGE_SIZE = 96
 DIAMETER = {"small": (24, 30), "big": (40, 47)}  # pixels, drawn uniformly
 STRIKE = 109  # the one bitmap size that the font holds
-SPRITE = {"small": 40, "big": 60}  # side in pixels at which a glyph is turned: well above what is drawn, and quick
+SPRITE = 72  # side in pixels at which a glyph is turned: well above the largest that is drawn, and quick
 FONT_PATHS = (
     Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/noto/NotoColorEmoji.ttf"),
     Path("/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf"),
     Path.home() / ".fonts/NotoColorEmoji.ttf",
 )
-# An emoji of constant colours can be named by these alone; here it takes the form. With both 0 a probe found 0.54 of
-# the nouns in the averaged features of a random network, with these about 0.30 (experiments/LOG.md).
-HUE = 55  # degrees, in either direction
-BRIGHTNESS = 0.25  # of the whole, more or less
 # Two tones of each background, between which its texture moves.
 TONES = {
     "grass": ((58, 125, 52), (118, 178, 80)),
@@ -63,8 +57,8 @@ def font_path() -> Path:
 
 
 @functools.cache
-def sprite(noun: str, side: int) -> Image.Image:
-    """The noun's emoji as RGBA, cropped to what is painted, padded to a square of so many pixels on each side."""
+def sprite(noun: str) -> Image.Image:
+    """The noun's emoji as RGBA, cropped to what is painted, padded to a square of `SPRITE` pixels."""
     font = ImageFont.truetype(str(font_path()), STRIKE)
     canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
     ImageDraw.Draw(canvas).text((12, 12), EMOJI[noun], font=font, embedded_color=True)
@@ -74,10 +68,10 @@ def sprite(noun: str, side: int) -> Image.Image:
             f"{font_path()}: it has no glyph for {noun} {EMOJI[noun]}; install a current Noto Color Emoji"
         )
     glyph = canvas.crop(box)
-    longest = max(glyph.size)
-    square = Image.new("RGBA", (longest, longest), (0, 0, 0, 0))
-    square.paste(glyph, ((longest - glyph.width) // 2, (longest - glyph.height) // 2))
-    return square.resize((side, side), Image.Resampling.LANCZOS)
+    side = max(glyph.size)
+    square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
+    square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+    return square.resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
 
 
 def _background(name: str, rng: np.random.Generator) -> Image.Image:
@@ -92,24 +86,12 @@ def _background(name: str, rng: np.random.Generator) -> Image.Image:
         mix = np.where(mortar, 1.6, mix * 0.8)
     if name == "sunset":
         mix = 0.3 * mix + 0.7 * np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None]
-    grain = 6 * rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.float32)
-    pixels = (high - low) * mix[..., None] + grain + low
+    pixels = low + (high - low) * mix[..., None] + rng.normal(0, 6, size=(IMAGE_SIZE, IMAGE_SIZE, 1))
     if name == "night":
         stars = rng.random((IMAGE_SIZE, IMAGE_SIZE)) < 0.006
         pixels[stars] = 230
-    pixels += rng.normal(0, 5, size=3).astype(np.float32)  # the light differs from scene to scene
-    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
-
-
-def _tinted(glyph: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The glyph with its colours turned about the grey axis of RGB by a random angle, and lit brighter or darker."""
-    angle = np.radians(rng.uniform(-HUE, HUE))
-    grey = np.full((3, 3), 1 / 3)
-    across = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    turn = grey + np.cos(angle) * (np.eye(3) - grey) + np.sin(angle) * across  # Rodrigues' formula
-    pixels = np.asarray(glyph, dtype=np.float32).copy()
-    pixels[..., :3] @= (turn.T * rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS)).astype(np.float32)
-    return Image.fromarray(pixels.clip(0, 255, out=pixels).astype(np.uint8))
+    pixels += rng.normal(0, 5, size=3)  # the light differs from scene to scene
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
 def _places(scene: Scene, diameters: list[int], rng: np.random.Generator) -> list[tuple[int, int]]:
@@ -133,13 +115,12 @@ def draw(scene: Scene, rng: np.random.Generator) -> tuple[Image.Image, list[list
     picture = _background(scene.background, rng)
     diameters = [int(rng.integers(DIAMETER[size][0], DIAMETER[size][1] + 1)) for size in scene.sizes]
     boxes = []
-    places = _places(scene, diameters, rng)
-    for noun, size, diameter, (left, top) in zip(scene.nouns, scene.sizes, diameters, places, strict=True):
-        glyph = sprite(noun, SPRITE[size])
+    for noun, diameter, (left, top) in zip(scene.nouns, diameters, _places(scene, diameters, rng), strict=True):
+        glyph = sprite(noun)
         if rng.random() < 0.5:
             glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         glyph = glyph.rotate(float(rng.uniform(-15, 15)), Image.Resampling.BILINEAR)
-        glyph = _tinted(glyph.resize((diameter, diameter), Image.Resampling.BILINEAR), rng)
+        glyph = glyph.resize((diameter, diameter), Image.Resampling.BILINEAR)
         picture.paste(glyph, (left, top), glyph)
         boxes.append([left, top, left + diameter, top + diameter])
     return picture, boxes
@@ -149,24 +130,6 @@ def pixels_of(scenes: list[Scene], rng: np.random.Generator) -> torch.Tensor:
     """(scene, 3, 96, 96) float32 in [0, 1], drawn in memory: the encoders never see the same picture twice."""
     pictures = np.stack([np.asarray(draw(scene, rng)[0]) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(255)
-
-
-def batches(
-    sample: Callable[[np.random.Generator], list[Scene]], rng: np.random.Generator
-) -> Iterator[tuple[list[Scene], torch.Tensor]]:
-    """Endless batches of scenes and their pixels. The next is drawn in a thread while one is worked on, so that `rng`
-    belongs to this stream alone."""
-
-    def draw_one() -> tuple[list[Scene], torch.Tensor]:
-        scenes = sample(rng)
-        return scenes, pixels_of(scenes, rng)
-
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(draw_one)
-        while True:
-            ready = waiting.result()
-            waiting = pool.submit(draw_one)
-            yield ready
 
 
 def write(out: Path, seed: int, count: int, held_out: bool | None = False) -> None:

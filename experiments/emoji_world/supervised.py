@@ -7,11 +7,11 @@
 `nfresnet` is timm's norm-free ResNet from scratch; `beit_ft` goes on from the self-supervised BEiT.
 """
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from transformers import BeitModel
 
 from experiments.emoji_world import beit
 from experiments.emoji_world.probe import labels, noun_recall, probe_encoder
-from experiments.emoji_world.recipe import cosine, options, save_half
-from experiments.emoji_world.scenes import IMAGE_SIZE, batches
+from experiments.emoji_world.recipe import cosine, save_half
+from experiments.emoji_world.scenes import IMAGE_SIZE, pixels_of
 from experiments.emoji_world.world import NOUNS, sample_scene
 
 ARCHITECTURE = "nf_resnet50"
@@ -56,12 +56,12 @@ def train(encoder: str, init: Path | None, out: Path, seed: int, steps: int, bat
     )
     schedule = cosine(optimizer, steps)
     began, recalls = time.time(), []
-    stream = batches(lambda rng: [sample_scene(rng) for _ in range(batch)], rng)
-    progress = tqdm(islice(stream, steps), total=steps, file=sys.stderr, mininterval=10, desc=encoder)
-    for step, (scenes, pixels) in enumerate(progress):
+    progress = tqdm(range(steps), file=sys.stderr, mininterval=10, desc=encoder)
+    for step in progress:
+        scenes = [sample_scene(rng) for _ in range(batch)]
         truth = labels(scenes)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            scores = head(encode(pixels).mean(1))
+            scores = head(encode(pixels_of(scenes, rng)).mean(1))
         # Softmax over the nouns with the present ones as target: it learns far faster than one yes or no per noun.
         loss = -(truth / truth.sum(1, keepdim=True) * scores.float().log_softmax(1)).sum(1).mean()
         optimizer.zero_grad()
@@ -89,13 +89,18 @@ def train(encoder: str, init: Path | None, out: Path, seed: int, steps: int, bat
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = options(__doc__, steps=1200)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=("nfresnet", "beit_ft"), required=True)
     parser.add_argument("--init", type=Path, help="beit_ft: the folder of the BEiT to go on from")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args(arguments)
     if args.encoder == "beit_ft" and args.init is None:
         parser.error("--encoder beit_ft: --init is missing; name the folder of the BEiT to go on from")
+    torch.set_num_threads(args.threads)
     report = train(args.encoder, args.init, args.out, args.seed, args.steps, args.batch)
     print(json.dumps(report, indent=2))
 
