@@ -123,7 +123,7 @@ def _sha256_of(folder: Path, state: tuple) -> str:
 
 
 def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping[str, Tensor]) -> torch.dtype:
-    """What a checkpoint runs in: see `load_hooked_gptj`. The choice between two is logged.
+    """What a checkpoint runs in: see `load_hooked_gptj`. On a CPU one that is not the checkpoint's is logged.
 
     Raises:
         InputError: an unknown name.
@@ -134,12 +134,14 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
         return DTYPES[dtype]
+    found = stored["transformer.wte.weight"].dtype
     if device.type != "cpu":
-        return stored["transformer.wte.weight"].dtype
+        return found
     needed, free = 4 * sum(tensor.numel() for tensor in stored.values()), psutil.virtual_memory().available
     chosen = torch.float32 if needed < 0.8 * free else torch.bfloat16
     sizes = needed / 2**30, free / 2**30
-    logger.info("language model in %s: float32 takes %.2f of the %.2f GiB that are free", str(chosen)[6:], *sizes)
+    if chosen != found:
+        logger.info("language model in %s: float32 takes %.2f of the %.2f GiB that are free", str(chosen)[6:], *sizes)
     return chosen
 
 
