@@ -28,7 +28,6 @@ from rich.progress import track
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
-from limber_interp.images import load_image
 from limber_interp.records import Record, check_writable, write_atomically
 from limber_interp.resources import example_image
 
@@ -111,6 +110,8 @@ class CommonOptions(ModelOptions):
         Raises:
             InputError: one does not open, and `on_error` says stop; or none does.
         """
+        from limber_interp.images import load_image
+
         good, skipped = [], []
         for source in self.sources():
             try:

@@ -6,6 +6,25 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers whole, says nothing, and takes no offence at a client that hangs up."""
+
+    def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # the client hung up, which is what the tests are about
+            super().handle()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 class FileServer(ThreadingHTTPServer):
     """Serves `files` (path -> content). `moods` are used up in turn; `requests` lists what came: path and Range."""
 
@@ -21,7 +40,7 @@ class FileServer(ThreadingHTTPServer):
         return [asked for _, asked in self.requests]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(QuietHandler):
     server: FileServer
 
     def do_GET(self) -> None:
@@ -30,10 +49,10 @@ class Handler(BaseHTTPRequestHandler):
         mood = self.server.moods.pop(0) if self.server.moods else "good"
         content = self.server.files.get(self.path)
         if content is None or mood in ("404", "503"):
-            return self.answer(int(mood) if mood.isdecimal() else 404, b"sorry", 5)
+            return self.answer(b"sorry", int(mood) if mood.isdecimal() else 404)
         start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and mood != "ignores ranges" else 0
         if start >= len(content):
-            return self.answer(416, b"", 0)
+            return self.answer(b"", 416)
         body, length, named = content[start:], len(content) - start, start
         match mood:
             case "cuts":
@@ -52,35 +71,27 @@ class Handler(BaseHTTPRequestHandler):
             case "no http":
                 self.wfile.write(b"not http at all\r\n\r\n")
                 return None
-        headers = {"Content-Range": f"bytes {named}-{len(content) - 1}/{len(content)}"} if start else {}
+        headers = {"Content-Length": str(length)}
+        if start:
+            headers["Content-Range"] = f"bytes {named}-{len(content) - 1}/{len(content)}"
         if mood == "stalls":
-            self.answer(206 if start else 200, body[: len(body) // 2], length, headers)
+            self.answer(body[: len(body) // 2], 206 if start else 200, **headers)
             self.server.over.wait(5)
             return None
-        return self.answer(206 if start else 200, body, length, headers)
+        return self.answer(body, 206 if start else 200, **headers)
 
-    def answer(self, status: int, body: bytes, length: int, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(length), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
 
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the client hung up, which is what the tests are about
-            super().handle()
-
-    def log_message(self, *args: object) -> None:
-        pass
+@contextlib.contextmanager
+def running(server: ThreadingHTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()
 
 
 @contextlib.contextmanager
 def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
-    with FileServer(files) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with FileServer(files) as server, running(server):
         yield server
         server.over.set()
-        server.shutdown()
-        thread.join()

@@ -1,12 +1,10 @@
-import contextlib
 import io
 import logging
 import struct
-import threading
 import time
 import zlib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from limber_interp import images
 from limber_interp.errors import InputError
 from limber_interp.images import image_hash, load_image
 from limber_interp.urls import MAX_REDIRECTS
+from tests.file_server import QuietHandler, running
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -214,7 +213,7 @@ def test_a_folder_is_no_image(tmp_path):
 # ---- URLs, from a server that behaves in every way it should not
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(QuietHandler):
     good = encoded(Image.new("RGB", (4, 4), RED))
 
     def do_GET(self) -> None:
@@ -246,32 +245,14 @@ class Server(BaseHTTPRequestHandler):
         else:
             self.answer(b"gone", 404)
 
-    def answer(self, body: bytes, status: int = 200, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def handle(self) -> None:
-        with contextlib.suppress(OSError):  # the client hung up, which is what these tests are about
-            super().handle()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def url(monkeypatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(images, "URL_TIMEOUT", 0.5)
     monkeypatch.setattr(images, "URL_MAX_BYTES", 2**20)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server, running(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 def test_a_url(url: str):

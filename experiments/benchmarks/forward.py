@@ -39,13 +39,7 @@ class Options:
 @torch.no_grad()
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    folder = random_gptj.write(
-        random_gptj.Options(
-            Path("build/benchmarks") / f"gptj_{options.layers}x{options.d_model}_float16",
-            layers=options.layers,
-            d_model=options.d_model,
-        )
-    )
+    folder = random_gptj.benchmark(options.layers, options.d_model)
     generator = torch.Generator().manual_seed(0)
     soft_prompt = torch.randn(options.batch, options.positions, options.d_model, generator=generator)
     soft_prompt = soft_prompt.to(options.device)

@@ -90,15 +90,7 @@ def measure(method: str, folder: Path, options: Options) -> dict[str, float]:
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    shape = f"{options.layers}x{options.d_model}_{options.stored}"
-    folder = random_gptj.write(
-        random_gptj.Options(
-            Path("build/benchmarks") / f"gptj_{shape}",
-            layers=options.layers,
-            d_model=options.d_model,
-            dtype=options.stored,
-        )
-    )
+    folder = random_gptj.benchmark(options.layers, options.d_model, options.stored)
     if options.child:
         print(json.dumps(measure(options.methods[0], folder, options)))
         return
@@ -109,7 +101,8 @@ def main(options: Options) -> None:
             child = replace(options, methods=(method,), child=True)
             found[method].append(_in_a_process(child, folder))
     ours = statistics.median(run["seconds"] for run in found["ours"])
-    print(f"{shape}: {size:.2f} GiB on disk, {options.device}, {options.threads} threads, {options.rounds} rounds\n")
+    machine = f"{options.device}, {options.threads} threads, {options.rounds} rounds"
+    print(f"{folder.name}: {size:.2f} GiB on disk, {machine}\n")
     print("| method | load, s | as multiple of ours | private, loaded, GiB | peak, loaded | peak, after a forward |")
     print("|---|---:|---:|---:|---:|---:|")
     for method, runs in found.items():

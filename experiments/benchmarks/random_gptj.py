@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.random_gptj --layers 28 --d-model 4096 --out build/benchmarks/gptj_6b
 
-The defaults of the last two and of the rest are GPT-J-6B's own: 6.05 B parameters, 12 GB in float16. Its tokenizer has
+The defaults are GPT-J-6B's own: 6.05 B parameters, 12 GB in float16. Its tokenizer has
 GPT-J's 50,257 tokens, which are no words.
 """
 
@@ -102,6 +102,12 @@ def write(options: Options) -> Path:
     index = {"metadata": {"total_size": size}, "weight_map": where}
     (out / "model.safetensors.index.json").write_text(json.dumps(index))
     return out
+
+
+def benchmark(layers: int, d_model: int, dtype: str = "float16") -> Path:
+    """The model of these sizes under `build/benchmarks`, written once for all that measure on it."""
+    folder = Path("build/benchmarks") / f"gptj_{layers}x{d_model}_{dtype}"
+    return write(Options(folder, layers=layers, d_model=d_model, dtype=dtype))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from limber_interp.images import describe, distinct, image_hash, load_image
 from limber_interp.models.limber import ImageSource, Limber, PromptPart
+from limber_interp.probes.controls import noise
 from limber_interp.records import Caption, Captions
 
 
@@ -51,13 +50,14 @@ def captions(
         soft_prompts = model.soft_prompt(pixels)
         continuations = model.generate([[rows, prompt] for rows in soft_prompts], *sampling)
         for i, (soft_prompt, ids) in enumerate(zip(soft_prompts, continuations, strict=True)):
+            (instead,) = noise(soft_prompt, 1, torch.Generator().manual_seed(seed))
             found.append(
                 Caption(
                     image=names[start + i],
                     caption=model.vocabulary.text(ids).strip(),
                     logprob=mean_logprob(model, [soft_prompt, prompt], ids),
                     logprob_no_image=mean_logprob(model, [prompt], ids),
-                    logprob_noise=mean_logprob(model, [_noise_like(soft_prompt, seed), prompt], ids),
+                    logprob_noise=mean_logprob(model, [instead, prompt], ids),
                     seen=model.encoder.visible(pixels[i]),
                 )
             )
@@ -78,9 +78,3 @@ def mean_logprob(model: Limber, prompt: Sequence[PromptPart], ids: Sequence[int]
     before = logits[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
     targets = torch.tensor(ids, device=before.device)[:, None]
     return before.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
-
-
-def _noise_like(soft_prompt: Float[Tensor, "prompt_pos d_model"], seed: int) -> Float[Tensor, "prompt_pos d_model"]:
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(soft_prompt.shape, generator=generator).to(soft_prompt)
-    return noise * (soft_prompt.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True))

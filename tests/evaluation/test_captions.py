@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from limber_interp.errors import InputError
-from limber_interp.evaluation.captions import _noise_like, captions, mean_logprob
+from limber_interp.evaluation.captions import captions, mean_logprob
 from limber_interp.images import image_hash
 from limber_interp.models.generation import generate
 from limber_interp.models.limber import Limber
+from limber_interp.probes.controls import noise
 from limber_interp.records import Captions
 
 
@@ -51,10 +52,10 @@ def test_the_scores_belong_to_their_prompts(tiny: Limber, images):
 
 def test_the_noise_has_the_norms_of_the_soft_prompt(tiny: Limber, images):
     soft_prompt = tiny.soft_prompt(images[:1])[0]
-    noise = _noise_like(soft_prompt, seed=0)
-    torch.testing.assert_close(noise.norm(dim=-1), soft_prompt.norm(dim=-1))
-    assert torch.nn.functional.cosine_similarity(noise, soft_prompt).abs().max() < 0.9
-    assert not torch.equal(noise, _noise_like(soft_prompt, seed=1))
+    drawn, other = (noise(soft_prompt, 1, torch.Generator().manual_seed(seed))[0] for seed in (0, 1))
+    torch.testing.assert_close(drawn.norm(dim=-1), soft_prompt.norm(dim=-1))
+    assert torch.nn.functional.cosine_similarity(drawn, soft_prompt).abs().max() < 0.9
+    assert not torch.equal(drawn, other)
 
 
 def test_greedy_captions_are_more_probable_than_chance(tiny: Limber, images):
