@@ -137,6 +137,16 @@ def _receive(url: str, partial: Path, progress: Progress) -> None:
         raise _Broken(f"cannot be fetched: {error}", final=True) from error
     except (OSError, HTTPException) as error:  # silence, resets; malformed answers
         raise _Broken(f"cannot be fetched: {error}") from error
+    try:
+        done, total = _append(response, partial, done, progress)
+    except OSError as error:  # the server's troubles are _Broken already: these are the disk's
+        raise _Broken(f"cannot be written: {error.strerror} ({partial.parent})", final=True) from error
+    if total is not None and done < total:
+        raise _Broken(f"broke off after {done} of {total} bytes")
+
+
+def _append(response: HTTPResponse, partial: Path, done: int, progress: Progress) -> tuple[int, int | None]:
+    """The bytes that are here afterwards, and those that there should be in all, if the server said so."""
     with response, partial.open("ab") as file:
         follows = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {done}-")
         if not follows:
@@ -152,8 +162,7 @@ def _receive(url: str, partial: Path, progress: Progress) -> None:
                 file.truncate(0)
                 raise _Broken(f"larger than {MAX_BYTES >> 20} MiB, which no published file is; removed", final=True)
             file.write(chunk)
-    if total is not None and done < total:
-        raise _Broken(f"broke off after {done} of {total} bytes")
+    return done, total
 
 
 def _chunks(response: HTTPResponse) -> Iterator[bytes]:

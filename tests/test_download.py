@@ -1,6 +1,7 @@
 """Downloads from a server that cuts, stalls, lies and serves other bytes: either the right file, or none."""
 
 import logging
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,21 @@ def test_a_folder_that_takes_no_files(server, tmp_path, blob_id):
     ):
         download(f"{server.url}/proj.ckpt", tmp_path / "file" / "clip_linear" / "proj.ckpt", blob_id)
     assert server.requests == []
+
+
+def test_a_disk_that_fills_up(server, path, blob_id):
+    """A limit on the size of files stands in for the end of the disk: the same call fails, with another number."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
+    try:
+        with pytest.raises(InputError, match="cannot be written: File too large .*; run this again to go on after"):
+            download(f"{server.url}/proj.ckpt", path, blob_id)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left(path) == {"proj.ckpt.part": 200_000}
+    assert len(server.requests) == 1, "trying again would not help"
+    assert download(f"{server.url}/proj.ckpt", path, blob_id) is True
+    assert path.read_bytes() == CONTENT
 
 
 def test_two_at_once(server, path, blob_id):
