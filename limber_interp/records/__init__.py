@@ -14,6 +14,11 @@ from limber_interp.records.captions import Caption as Caption
 from limber_interp.records.captions import Captions as Captions
 from limber_interp.records.controls import Control as Control
 from limber_interp.records.controls import Target as Target
+from limber_interp.records.logit_lens import ImageLens as ImageLens
+from limber_interp.records.logit_lens import LayerReading as LayerReading
+from limber_interp.records.logit_lens import LensControl as LensControl
+from limber_interp.records.logit_lens import LensTarget as LensTarget
+from limber_interp.records.logit_lens import LogitLens as LogitLens
 from limber_interp.records.nearest_tokens import ImageTokens as ImageTokens
 from limber_interp.records.nearest_tokens import NearestTokens as NearestTokens
 from limber_interp.records.training import TrainingRun as TrainingRun
