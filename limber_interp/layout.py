@@ -5,9 +5,12 @@ A position is an index into the `pos` axis of the residual stream, left padding 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from limber_interp.errors import InputError
+
+# What `Layout.select` takes: image | text | last | all, or places and (row, column) patches
+Positions: TypeAlias = str | Sequence[int | tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,38 @@ class Layout:
     def text_positions(self) -> list[int]:
         """Positions of all text, in order."""
         return [position for s in self.segments if s.kind == "text" for position in s.positions]
+
+    def select(self, which: Positions) -> list[int]:
+        """Positions by what stands there: `image` (of all images), `text`, `last` or `all`; or a list of places counted
+        from the start of the prompt, negative ones from its end, and of (row, column) patches of its first image.
+
+        Raises:
+            InputError: no such place, or nothing of that kind in the prompt.
+        """
+        match which:
+            case "image":
+                found = [position for segment in self.images for position in segment.positions]
+            case "text":
+                found = self.text_positions()
+            case "last":
+                found = [self.n_pos - 1]
+            case "all":
+                found = list(range(self.n_padding, self.n_pos))
+            case str():
+                raise InputError(f"positions {which!r} are unknown; use image, text, last, all, or a list of them")
+            case _:
+                found = [self._place(place) for place in which]
+        if not found:
+            raise InputError(f"positions: the prompt has none of {which!r}")
+        return found
+
+    def _place(self, place: int | tuple[int, int]) -> int:
+        if isinstance(place, tuple):
+            return self.patch(*place)
+        length = self.n_pos - self.n_padding
+        if not -length <= place < length:
+            raise InputError(f"position {place} of a prompt of {length}: count from 0, or from -1 at its end")
+        return place % length + self.n_padding
 
     def patch(self, row: int, col: int, i: int = 0) -> int:
         """Position of the patch in the given row (from the top) and column (from the left) of the i-th image.

@@ -39,8 +39,11 @@ class Vocabulary:
         """Token ids of a text, without any beginning-of-text token."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def id_of(self, word: str) -> int:
+    def id_of(self, word: str, first_token: bool = False) -> int:
         """The single token of a word: with a leading space, as inside a sentence, or else as written.
+
+        Args:
+            first_token: of a word that takes several tokens either way, the first with a leading space.
 
         Raises:
             InputError: the word takes several tokens either way.
@@ -50,6 +53,8 @@ class Vocabulary:
             match self.encode(text):
                 case [id] if id < self.n_used:
                     return id
+        if first_token:
+            return self.encode(spaced)[0]
         pieces = " + ".join(repr(token) for token in self.strings(self.encode(spaced)))
         whole = {self.decode(id).strip() for id in range(self.n_used)}
         near = ", ".join(get_close_matches(word.strip(), whole, cutoff=0.5)) or "none"

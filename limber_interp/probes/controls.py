@@ -5,23 +5,33 @@ random (Schwettmann et al. 2023, arXiv 2308.01544). What a control shows as well
 """
 
 import hashlib
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal, get_args
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
+from limber_interp.models.encoders import Encoder, load_encoder
+from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.resources import weights_dir
 
 Level = Literal["none", "fast", "full"]
 
-# Which controls a level runs: `fast` needs no image but the one that is looked at
-CONTROLS = {"none": (), "fast": ("noise", "random_map"), "full": ("noise", "random_map", "other_images")}
+# Which controls a level runs: `fast` needs no other image and no other encoder
+FAST = ("noise", "random_map")
+CONTROLS = {"none": (), "fast": FAST, "full": (*FAST, "random_encoder", "mean_prompt", "other_images")}
 DESCRIPTIONS = {
     "noise": "Gaussian vectors with the norms of the soft prompt's",
     "random_map": "the same encoding through a random linear map, with the norms of the soft prompt's",
+    "random_encoder": "the image through the same encoder with random weights, with the norms of the soft prompt's",
+    "mean_prompt": "the mean soft prompt of all images",
     "other_images": "soft prompts of other images",
 }
+N_OTHERS = 19  # with 19 others a p-value can reach 0.05
 
 
 def controls_of(level: str | bool) -> tuple[str, ...]:
@@ -75,6 +85,74 @@ def random_map(
     width = soft_prompt.numel() // len(encoding)  # n_tokens * d_model
     drawn = torch.randn(n_draws, lower.shape[1], width, generator=generator).to(soft_prompt)
     return _with_norms_of(soft_prompt, (lower.to(soft_prompt) @ drawn).view(n_draws, *soft_prompt.shape))
+
+
+class Substitutes:
+    """Soft prompts in the place of an image's own, by the controls that need that image alone."""
+
+    def __init__(self, model: Limber, seed: int) -> None:
+        self.model = model
+        self.seed = seed
+
+    def draw(
+        self,
+        control: str,
+        n_draws: int,
+        generator: torch.Generator,
+        pixels: Float[Tensor, "3 height width"],
+        encoding: Float[Tensor, "image_pos d_encoder"],
+        soft_prompt: Float[Tensor, "pos d_model"],
+    ) -> Float[Tensor, "draws pos d_model"]:
+        """The next n draws of `noise` or `random_map`; of `random_encoder` the same one each time."""
+        match control:
+            case "noise":
+                return noise(soft_prompt, n_draws, generator)
+            case "random_map":
+                return random_map(encoding, soft_prompt, n_draws, generator)
+            case "random_encoder":
+                drawn = self.model.projection(self.random_encoder(pixels[None]))
+                return _with_norms_of(soft_prompt, drawn.float()).expand(n_draws, -1, -1)
+        raise AssertionError(control)
+
+    @cached_property
+    def random_encoder(self) -> Encoder:
+        """The model's encoder with weights drawn from the seed; one for all images: drawing a large one is slow.
+
+        It answers whether a trained encoder is needed. The projection was trained for another one, so that it does not
+        say what a projection trained for a random encoder could do: that is `compare_encoders`' question.
+        """
+        drawn_from = int.from_bytes(hashlib.sha256(f"{self.seed} random_encoder".encode()).digest()[:4], "big") >> 1
+        config = self.model.config.model_copy(update={"pretrained_img_encoder": False, "seed": drawn_from})
+        return load_encoder(config).to(self.model.device)
+
+
+def derangement(n: int, generator: torch.Generator) -> Int[np.ndarray, " n"]:
+    """A random order of n ≥ 2 things in which none is in its own place: each image gets another's prompt."""
+    order = torch.randperm(n, generator=generator).numpy()
+    partners = np.empty(n, dtype=np.int64)
+    partners[order] = np.roll(order, 1)  # one cycle through all of them
+    return partners
+
+
+def others_of(
+    pictures: Sequence[str], index: int, seed: int
+) -> tuple[Int[np.ndarray, " others"], Int[np.ndarray, " drawn"]]:
+    """Places of all pictures that are not the one at `index`, by their hashes, and up to 19 of them drawn at random.
+
+    Raises:
+        InputError: there is none.
+    """
+    others = np.flatnonzero(np.array(pictures) != pictures[index])  # the same picture may be given twice
+    if not len(others):
+        raise InputError("control 'other_images': there is no other image; give some, or choose controls 'fast'")
+    order = torch.randperm(len(others), generator=generator(seed, "other_images", index))[:N_OTHERS]
+    return others, others[np.sort(order.numpy())]
+
+
+def bundled_scenes() -> list[ImageSource]:
+    """As many bundled scenes as a control needs, and one more, because the image looked at may be one of them."""
+    folder = weights_dir() / "emoji" / "scenes" / "images"
+    return list(sorted(path for path in folder.glob("*") if path.is_file())[: N_OTHERS + 1])
 
 
 def _with_norms_of(soft_prompt: Tensor, drawn: Tensor) -> Tensor:

@@ -1,15 +1,17 @@
-"""Reading hidden states against a vocabulary, a block of positions at a time, so that the scores of all never exist.
+"""Lenses: what scores a hidden state against a vocabulary, read a block of positions at a time, so that the scores of
+all never exist.
 
-A lens is called with hidden states `(n, d_model)` and gives float32 scores `(n, n_used)`, larger for nearer tokens; its
-`pairs` gives the exact values of few of them. `read` keeps the k best tokens and the ranks of watched ones.
+`EmbeddingLens` compares with the rows of a token matrix; `UnembeddingLens` gives the logits that the model would.
+`read` keeps the k best tokens of any lens, and the ranks of watched ones.
 """
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens import HookedTransformer
 
 from limber_interp.errors import InputError
 
@@ -18,6 +20,23 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # Scores in memory at a time (64 MiB): 333 positions of GPT-J's vocabulary. Larger blocks were no faster.
 BLOCK = 2**24
+
+
+@runtime_checkable
+class Lens(Protocol):
+    """Hidden states `(n, d_model)` in, scores `(n, n_used)` out.
+
+    Attributes:
+        n_used: how many things it scores: tokens of the vocabulary, or rows of a bank.
+    """
+
+    n_used: int
+
+    def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
+        """Scores in float32 by which to rank, larger for nearer; their scale is the lens's own."""
+
+    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """The values to report, of few tokens each."""
 
 
 class EmbeddingLens:
@@ -90,6 +109,50 @@ class EmbeddingLens:
         return vectors if self._centre is None else vectors - self._centre
 
 
+class UnembeddingLens:
+    """The model's own end, put to any hidden state: `ln_final`, then W_U and its bias, over the used rows.
+
+    At the last layer these are the model's logits. Earlier layers were never trained to be read so: their directions
+    may have other meanings or other scales (Belrose et al. 2023, arXiv 2303.08112, who train a translator per layer),
+    so that a word that is not seen at a layer may be there all the same.
+
+    The products are in float32 whatever the model is stored in; a matrix in half precision is copied once.
+
+    Raises:
+        InputError: the model's LayerNorms are folded into its weights, so that these are not the checkpoint's.
+    """
+
+    def __init__(self, lm: HookedTransformer, n_used: int) -> None:
+        check_unprocessed(lm)
+        self.n_used = n_used
+        self._ln_final = lm.ln_final
+        self._rows = lm.W_U.T[:n_used].detach().float()
+        self._bias = lm.b_U[:n_used].detach().float()
+
+    def normalised(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """`ln_final` of a residual, with the mean and variance of that residual itself; hooks on it take effect."""
+        return self._ln_final(residual)
+
+    def logits(self, normalised: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
+        """Of what `normalised` gave."""
+        return torch.addmm(self._bias, normalised.float(), self._rows.T)
+
+    def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
+        return self.logits(self.normalised(hidden))
+
+    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """The logits of each hidden state's own k tokens."""
+        normalised = self.normalised(hidden).float()
+        columns = ((normalised * self._rows[column]).sum(-1) + self._bias[column] for column in ids.unbind(-1))
+        return torch.stack(list(columns), dim=-1)
+
+
+def check_unprocessed(lm: HookedTransformer) -> None:
+    """Raise InputError if LayerNorms are folded into the weights: then norms and residuals are not the checkpoint's."""
+    if lm.cfg.normalization_type != "LN":
+        raise InputError("language model with folded LayerNorm: its norms are not the checkpoint's; load it raw")
+
+
 class Reading(NamedTuple):
     """What `read` keeps.
 
@@ -106,25 +169,30 @@ class Reading(NamedTuple):
 
 @torch.no_grad()
 def read(
-    lens: EmbeddingLens, hidden: Float[Tensor, "n d_model"], k: int, watched: Int[Tensor, " watched"] | None = None
+    lens: Lens, hidden: Float[Tensor, "n d_model"], k: int, watched: Int[Tensor, " watched"] | None = None
 ) -> Reading:
     """The k best tokens of each hidden state, and the ranks of the watched ones, in blocks of positions.
 
     Raises:
         InputError: k is not between 1 and the number of used tokens.
     """
-    if not 1 <= k <= lens.n_used:
-        raise InputError(f"k = {k}: choose 1 to {lens.n_used}, the number of tokens in the vocabulary")
+    check_k(k, lens)
     blocks = []
     for block in hidden.float().split(max(1, BLOCK // lens.n_used)):
         scores = lens(block)
-        ids = _best(scores, k).sort(dim=-1).values
+        ids = best(scores, k).sort(dim=-1).values
         exact, order = lens.pairs(block, ids).sort(dim=-1, descending=True, stable=True)
         blocks.append(Reading(ids.gather(-1, order), exact, _ranks(scores, watched)))
     return Reading(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
-def _best(scores: Float[Tensor, "n n_used"], k: int) -> Int[Tensor, "n k"]:
+def check_k(k: int, lens: Lens) -> None:
+    """Raise InputError if there are not k tokens to keep."""
+    if not 1 <= k <= lens.n_used:
+        raise InputError(f"k = {k}: choose 1 to {lens.n_used}, the number of tokens in the vocabulary")
+
+
+def best(scores: Float[Tensor, "n n_used"], k: int) -> Int[Tensor, "n k"]:
     """Ids of the k largest of each row; of those that tie for the last place, the lowest ids.
 
     `topk` takes any of them, not the same on every device. One place more shows whether there was a tie.

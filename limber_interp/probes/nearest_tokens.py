@@ -8,19 +8,25 @@ from itertools import islice
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
 from limber_interp.images import describe, image_hash, load_image
 from limber_interp.models.limber import ImageSource, Limber
-from limber_interp.probes.controls import DESCRIPTIONS, controls_of, generator, noise, random_map
-from limber_interp.probes.lens import EmbeddingLens, read
+from limber_interp.probes.controls import (
+    DESCRIPTIONS,
+    N_OTHERS,
+    Substitutes,
+    bundled_scenes,
+    controls_of,
+    generator,
+    others_of,
+)
+from limber_interp.probes.lens import EmbeddingLens, check_k, check_unprocessed, read
 from limber_interp.probes.targets import Watch, permutation_p
 from limber_interp.records import Control, ImageTokens, NearestTokens
-from limber_interp.resources import weights_dir
 
-N_OTHERS = 19  # with 19 others a p-value can reach 0.05
 N_SCORES = 100  # as many scores of a control as a 95 % quantile needs
 ROWS_AT_ONCE = 512  # soft-prompt vectors of a control in memory
 
@@ -57,10 +63,10 @@ def nearest_tokens(
         targets: words to follow, each a single token with or without a leading space: rank at each position, and
             p-values of the best rank against words (`targets.matched_words`) and against the other images. An image
             that shows the target too counts as another one, which only makes that p-value larger.
-        controls: `none`, `fast` (noise, random map) or `full` (other images' prompts too); see `probes.controls`.
-            Targets are compared to other images with `full` alone.
+        controls: `none`, `fast` (noise, random map) or `full` (a random encoder, the mean prompt and other images'
+            prompts too); see `probes.controls`. Targets are compared to other images with `full` alone.
         seed: of everything that the controls draw.
-        n_draws: soft prompts per control and image; None: as many as make 100 positions.
+        n_draws: soft prompts per image of noise and of random maps; None: as many as make 100 positions.
         others: images whose prompts serve as control where fewer than 20 images are given; None: the bundled scenes.
             Scores are kept of up to 19 drawn at random from the others that were given and these.
         progress: wraps the iteration over images.
@@ -69,8 +75,7 @@ def nearest_tokens(
         InputError: an argument out of its range, a target that is no token, an image that cannot be opened, a language
             model with folded LayerNorm, a soft prompt that is not finite, no other image for `full`.
     """
-    if model.lm.cfg.normalization_type != "LN":
-        raise InputError("language model with folded LayerNorm: its norms are not the checkpoint's; load it raw")
+    check_unprocessed(model.lm)
     if matrix not in ("W_E", "W_U"):
         raise InputError(f"matrix {matrix!r} is unknown; use W_E or W_U")
     if n_draws is not None and n_draws < 1:
@@ -78,9 +83,8 @@ def nearest_tokens(
     names = controls_of(controls)
     n_used = model.vocabulary.n_used
     lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, n_used)
-    if not 1 <= k <= n_used:
-        raise InputError(f"k = {k}: choose 1 to {n_used}, the number of tokens in the vocabulary")
-    probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, seed, n_draws)
+    check_k(k, lens)
+    probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, Substitutes(model, seed), n_draws)
 
     given = [images] if isinstance(images, ImageSource) else images
     found = list(probe.over(progress(given), batch_size, keep_seen))
@@ -89,9 +93,10 @@ def nearest_tokens(
     if "other_images" in names:
         spare = []
         if len(found) <= N_OTHERS:
-            bare = replace(probe, controls=())
-            spare = list(bare.over(_bundled_scenes() if others is None else others, batch_size, 0))
-        found = list(_beside_others(found, spare, k, seed))
+            probe = replace(probe, controls=())
+            spare = list(probe.over(bundled_scenes() if others is None else others, batch_size, 0))
+        mean_prompt = probe.of_mean_prompt(len(found) + len(spare))
+        found = list(_beside_others(found, spare, mean_prompt, k, seed))
 
     results = tuple(item.result for item in found)
     ids = sorted({int(id) for result in results for id in np.unique(result.token_ids)})
@@ -121,17 +126,18 @@ class _Found:
     best_ranks: np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Probe:
-    """The settings of one run."""
+    """The settings of one run, and what it adds up."""
 
     model: Limber
     lens: EmbeddingLens
     k: int
     watch: Watch
     controls: tuple[str, ...]
-    seed: int
+    substitutes: Substitutes
     n_draws: int | None
+    total: Tensor | float = 0.0  # of all soft prompts that were read
 
     def over(self, sources: Iterable[ImageSource], batch_size: int, keep_seen: int) -> Iterator[_Found]:
         """Each image's result, without the comparison to the others'."""
@@ -145,6 +151,7 @@ class _Probe:
             for source, soft_prompt in zip(batch, soft_prompts, strict=True):
                 if not soft_prompt.isfinite().all():
                     raise InputError(f"{describe(source)}: its soft prompt is not finite; check encoder and projection")
+            self.total = self.total + soft_prompts.sum(0)
             reading = read(self.lens, soft_prompts.flatten(0, 1), self.k, self.watch.ids.to(model.device))
             ids, scores, ranks = (part.unflatten(0, soft_prompts.shape[:2]).cpu().numpy() for part in reading)
             for i, source in enumerate(batch):
@@ -155,7 +162,7 @@ class _Probe:
                         token_ids=ids[i].astype(np.int32),
                         scores=scores[i],
                         norms=soft_prompts[i].norm(dim=-1).cpu().numpy(),
-                        controls=self._controls(encodings[i], soft_prompts[i], index),
+                        controls=self._controls(pixels[i], encodings[i], soft_prompts[i], index),
                         targets=self.watch.read(ranks[i]),
                         seen=model.encoder.visible(pixels[i]) if index < keep_seen else None,
                     ),
@@ -164,46 +171,55 @@ class _Probe:
                 )
                 index += 1
 
+    def of_mean_prompt(self, n: int) -> Control:
+        """The mean of the n soft prompts that were read."""
+        assert isinstance(self.total, Tensor)
+        reading = read(self.lens, self.total / n, 1, self.watch.target_ids.to(self.model.device))
+        scores = reading.scores.T.cpu().numpy()
+        return self._control("mean_prompt", scores, reading.ranks.amin(0, keepdim=True).cpu().numpy())
+
+    def _control(
+        self, name: str, scores: Float[np.ndarray, "draws pos"], best_ranks: Int[np.ndarray, "draws targets"]
+    ) -> Control:
+        hits = (best_ranks <= self.k).mean(axis=0).tolist()
+        named = dict(zip(self.watch.words, hits, strict=True))
+        return Control(name, DESCRIPTIONS[name], self.substitutes.seed, scores, named)
+
     def _controls(
         self,
+        pixels: Float[Tensor, "3 height width"],
         encoding: Float[Tensor, "image_pos d_encoder"],
         soft_prompt: Float[Tensor, "pos d_model"],
         index: int,
     ) -> tuple[Control, ...]:
-        n_draws = self.n_draws or math.ceil(N_SCORES / len(soft_prompt))
         found = []
         for name in self.controls:
-            if name == "other_images":  # comes from the results themselves
+            if name in ("mean_prompt", "other_images"):  # known once all images are
                 continue
-            stream = generator(self.seed, name, index)
+            n_draws = 1 if name == "random_encoder" else self.n_draws or math.ceil(N_SCORES / len(soft_prompt))
+            stream = generator(self.substitutes.seed, name, index)
             scores, best_ranks = [], []
             at_once = max(1, ROWS_AT_ONCE // len(soft_prompt))
             for start in range(0, n_draws, at_once):
                 n = min(at_once, n_draws - start)
-                if name == "noise":
-                    drawn = noise(soft_prompt, n, stream)
-                else:
-                    drawn = random_map(encoding, soft_prompt, n, stream)
+                drawn = self.substitutes.draw(name, n, stream, pixels, encoding, soft_prompt)
                 reading = read(self.lens, drawn.flatten(0, 1), 1, self.watch.target_ids.to(drawn.device))
                 scores.append(reading.scores.view(n, -1).cpu().numpy())
                 best_ranks.append(reading.ranks.unflatten(0, (n, -1)).amin(1).cpu().numpy())
-            hits = (np.concatenate(best_ranks) <= self.k).mean(axis=0)
-            named = dict(zip(self.watch.words, hits.tolist(), strict=True))
-            found.append(Control(name, DESCRIPTIONS[name], self.seed, np.concatenate(scores), named))
+            found.append(self._control(name, np.concatenate(scores), np.concatenate(best_ranks)))
         return tuple(found)
 
 
-def _beside_others(found: list[_Found], spare: list[_Found], k: int, seed: int) -> Iterator[_Found]:
+def _beside_others(
+    found: list[_Found], spare: list[_Found], mean_prompt: Control, k: int, seed: int
+) -> Iterator[_Found]:
     """Each result with the control `other_images`: what was found at all other images and at the spare ones."""
     pool = [*found, *spare]
-    pictures = np.array([item.sha256 for item in pool])
+    pictures = [item.sha256 for item in pool]
     best_ranks = np.stack([item.best_ranks for item in pool])
     for i, item in enumerate(found):
-        others = np.flatnonzero(pictures != item.sha256)  # the same picture may be given twice
-        if not len(others):
-            raise InputError("control 'other_images': there is no other image; give some, or choose controls 'fast'")
-        order = torch.randperm(len(others), generator=generator(seed, "other_images", i))[:N_OTHERS]
-        drawn = [pool[j].result for j in others[np.sort(order.numpy())]]
+        others, places = others_of(pictures, i, seed)
+        drawn = [pool[j].result for j in places]
         targets = item.result.targets
         hits = (best_ranks[others] <= k).mean(axis=0).tolist()
         control = Control(
@@ -218,14 +234,8 @@ def _beside_others(found: list[_Found], spare: list[_Found], k: int, seed: int) 
             replace(t, p_images=permutation_p(float(t.best_rank), best_ranks[others, column]), n_images=len(others))
             for column, t in enumerate(targets)
         )
-        controls = (*item.result.controls, control)
+        controls = (*item.result.controls, mean_prompt, control)
         yield replace(item, result=replace(item.result, controls=controls, targets=compared))
-
-
-def _bundled_scenes() -> list[ImageSource]:
-    """As many bundled scenes as a control needs, and one more, because the image looked at may be one of them."""
-    folder = weights_dir() / "emoji" / "scenes" / "images"
-    return list(sorted(path for path in folder.glob("*") if path.is_file())[: N_OTHERS + 1])
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

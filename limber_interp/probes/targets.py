@@ -57,14 +57,17 @@ class Watch:
     tokens: tuple[str, ...]
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, targets: Sequence[str]) -> "Watch":
+    def of(cls, vocabulary: Vocabulary, targets: Sequence[str], first_token: bool = False) -> "Watch":
         """Look the targets up.
 
+        Args:
+            first_token: take the first token of a target that has several.
+
         Raises:
-            InputError: a target is not a single token.
+            InputError: a target is not a single token, and `first_token` is not set; or it is empty.
         """
         words = tuple(dict.fromkeys(targets))
-        wanted = [vocabulary.id_of(word) for word in words]
+        wanted = [vocabulary.id_of(word, first_token) for word in words]
         strings = vocabulary.strings(range(vocabulary.n_used)) if words else []
         matched = [matched_words(strings, id) for id in wanted]
         union = sorted(set().union(*matched))

@@ -20,7 +20,7 @@ class LayerReading(Record):
         token_ids: the k most probable tokens, most probable first.
         logprobs: theirs.
         entropy: of the distribution over the used tokens, in nats.
-        kl: from the layer's distribution to the last layer's, KL(last || layer) in nats: how much the layer still lacks.
+        kl: KL(last layer || this layer) in nats: what is lost when this layer's distribution stands for the last's.
         agrees: whether the most probable token is the last layer's.
     """
 

@@ -2,7 +2,16 @@ import pytest
 import torch
 
 from limber_interp.errors import InputError
-from limber_interp.probes.controls import CONTROLS, DESCRIPTIONS, controls_of, generator, noise, random_map
+from limber_interp.probes.controls import (
+    DESCRIPTIONS,
+    Substitutes,
+    controls_of,
+    derangement,
+    generator,
+    noise,
+    others_of,
+    random_map,
+)
 
 
 @pytest.fixture
@@ -60,8 +69,44 @@ def test_streams_differ_by_seed_control_and_image():
 
 
 def test_levels():
-    assert controls_of(True) == controls_of("full") == ("noise", "random_map", "other_images")
+    assert controls_of(True) == controls_of("full") == tuple(DESCRIPTIONS)
+    assert controls_of("fast") == ("noise", "random_map")
     assert controls_of(False) == controls_of("none") == ()
-    assert set(CONTROLS["full"]) == set(DESCRIPTIONS)
     with pytest.raises(InputError, match="controls 'some' is unknown; use one of none, fast, full"):
         controls_of("some")
+
+
+def test_a_random_encoder_is_one_of_the_same_shape(tiny, images):
+    """The same for all images of a seed, with the norms of the soft prompt, and not the encoder that is looked at."""
+    pixels = tiny.preprocess(images)
+    encoding = tiny.encode(pixels)
+    soft_prompts = tiny.projection(encoding)
+    drawn = [
+        Substitutes(tiny, seed).draw("random_encoder", 1, generator(0, "", 0), pixels[0], encoding[0], soft_prompts[0])
+        for seed in (0, 0, 1)
+    ]
+    torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=0)
+    assert not torch.allclose(drawn[0], drawn[2], rtol=0.1)
+    torch.testing.assert_close(drawn[0].norm(dim=-1), soft_prompts[:1].norm(dim=-1))
+    encoder = Substitutes(tiny, 0).random_encoder
+    assert encoder.drawn
+    assert encoder.sha256 != tiny.encoder.sha256
+    expected = tiny.projection(encoder(pixels[:1]))
+    assert torch.cosine_similarity(drawn[0], expected, dim=-1).min() > 0.9999
+
+
+@pytest.mark.parametrize("n", [2, 3, 50])
+def test_a_derangement_moves_everything(n):
+    for seed in range(20):
+        order = derangement(n, generator(seed, "derangement", 0))
+        assert sorted(order) == list(range(n))
+        assert (order != range(n)).all()
+
+
+def test_others_are_other_pictures():
+    others, drawn = others_of(["a", "b", "a", *map(str, range(30))], 0, seed=0)
+    assert list(others) == [1, *range(3, 33)]
+    assert len(drawn) == 19
+    assert set(drawn) <= set(others)
+    with pytest.raises(InputError, match="there is no other image"):
+        others_of(["a", "a"], 1, seed=0)

@@ -54,6 +54,10 @@ def test_ranks_hits_and_p_values_by_hand(tiny: Limber, images):
             assert (target.p_images, target.n_images) == ((1 + at_least) / 3, 2)
             hits = {control.name: control.hits[target.word] for control in item.controls}
             assert hits["other_images"] == np.mean([best[j, target.token_id] <= 3 for j in range(3) if j != i])
+            mean = tiny.soft_prompt(images).mean(0)
+            of_mean = torch.cosine_similarity(mean[:, None], tiny.lm.W_E[: vocabulary.n_used], dim=-1)
+            best_of_mean = (of_mean > of_mean[:, [target.token_id]]).sum(-1).min() + 1
+            assert hits["mean_prompt"] == (best_of_mean <= 3)
             assert all(share in (0, 0.5, 1) for share in hits.values())
 
 
@@ -143,7 +147,7 @@ def test_json_and_disk(tiny: Limber, images, tmp_path):
     assert [len(row) for row in image["token_ids"]] == [2] * 4
     assert image["tokens"] == [[tiny.vocabulary.decode(id) for id in row] for row in image["token_ids"]]
     assert len(image["norms"]) == 4
-    assert list(image["controls"]) == ["noise", "random_map", "other_images"]
+    assert list(image["controls"]) == ["noise", "random_map", "random_encoder", "mean_prompt", "other_images"]
     for control in image["controls"].values():
         assert control["median"] <= control["q95"]
         assert 0 <= control["share_above_q95"] <= 1

@@ -1,0 +1,126 @@
+"""Reading the residual stream at all layers through the model's own end, in a memory that no vocabulary multiplies."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from limber_interp.models.limber import Limber
+from limber_interp.models.prompt import Prompt
+from limber_interp.probes.lens import UnembeddingLens, best
+
+BLOCK = 2**23  # logits in memory at a time (32 MiB), one matrix product: 166 positions of GPT-J's vocabulary
+SLICE = 2**20  # logits that are summed up at a time (4 MiB): what stays in a processor's cache on its way
+
+
+class Layers(NamedTuple):
+    """What `read_layers` keeps. Natural logarithms.
+
+    Attributes:
+        ids, logprobs: the k most probable tokens, most probable first; of equal ones the one with the lower id.
+        entropy: of each distribution.
+        kl: KL(last layer || layer).
+        agrees: whether the most probable token is the last layer's.
+        ranks: of each target, 1 for the most probable token.
+        logits: of each target.
+        watched: log-probabilities of the watched tokens, targets or not.
+    """
+
+    ids: Int[Tensor, "layers n k"]
+    logprobs: Float[Tensor, "layers n k"]
+    entropy: Float[Tensor, "layers n"]
+    kl: Float[Tensor, "layers n"]
+    agrees: Bool[Tensor, "layers n"]
+    ranks: Int[Tensor, "layers n targets"]
+    logits: Float[Tensor, "layers n targets"]
+    watched: Float[Tensor, "layers n watched"]
+
+
+@torch.no_grad()
+def capture(
+    model: Limber, lens: UnembeddingLens, prompt: Prompt, positions: Sequence[Sequence[int]]
+) -> Float[Tensor, "layers n d_model"]:
+    """`ln_final` of the input of the first block and of every block's `resid_post`, at the given positions of each
+    prompt of the batch, one prompt after the other.
+
+    It runs with whatever hooks are set on the model, behind them, and LayerNorm sees whole batches, so that hooks on it
+    take effect too. The unembedding of the forward pass is left out.
+    """
+    rows = torch.tensor([row for row, of_row in enumerate(positions) for _ in of_row], device=model.device)
+    columns = torch.tensor([position for of_row in positions for position in of_row], device=model.device)
+    found: list[Tensor] = []
+
+    def keep(residual: Tensor, hook: object) -> None:
+        found.append(lens.normalised(residual)[rows, columns])
+
+    n_layers = model.lm.cfg.n_layers
+    names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers))]
+    model.run_with_hooks(prompt, [(name, keep) for name in names], stop_at_layer=n_layers)
+    return torch.stack(found)
+
+
+@torch.no_grad()
+def read_layers(
+    lens: UnembeddingLens,
+    normalised: Float[Tensor, "layers n d_model"],
+    k: int,
+    targets: Int[Tensor, " targets"],
+    watched: Int[Tensor, " watched"],
+) -> Layers:
+    """Read every layer of each position, as `capture` gave them; the last of the layers is what the others are held to.
+
+    Of a block of positions the distribution at the last layer stays in memory while the other layers are read. The cost
+    is that of the matrix products, layers * n * d_model * n_used, and a few passes over their results in the cache.
+    """
+    blocks = [
+        _read_block(lens, block, k, targets, watched) for block in normalised.split(max(1, BLOCK // lens.n_used), dim=1)
+    ]
+    return Layers(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
+
+
+def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, watched: Tensor) -> Layers:
+    size = max(1, SLICE // lens.n_used)
+    last = torch.empty(block.shape[1], lens.n_used, device=block.device)  # becomes its distribution, slice by slice
+    of_last: list[tuple[Tensor, Tensor]] = []  # of each slice: entropy and most probable token
+    layers = []
+    for residual in reversed(block):
+        slices = []
+        for i, (logits, p_last) in enumerate(zip(lens.logits(residual).split(size), last.split(size), strict=True)):
+            highest = logits.amax(dim=-1, keepdim=True)
+            p = torch.sub(logits, highest).exp_()
+            total = p.sum(dim=-1, keepdim=True)
+            p.div_(total)
+            log_total = (highest + total.log()).squeeze(-1)
+            entropy = log_total - torch.linalg.vecdot(p, logits)
+            ids = best(logits, k).sort(dim=-1).values
+            scores, order = logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
+            ids = ids.gather(-1, order)
+            if not layers:
+                p_last.copy_(p)
+                of_last.append((entropy, ids[:, 0]))
+            last_entropy, last_id = of_last[i]
+            followed = logits[:, targets]
+            slices.append(
+                Layers(
+                    ids=ids,
+                    logprobs=scores - log_total[:, None],
+                    entropy=entropy.clamp_min(0),
+                    kl=(log_total - torch.linalg.vecdot(p_last, logits) - last_entropy).clamp_min(0),
+                    agrees=ids[:, 0] == last_id,
+                    ranks=_ranks(logits, followed),
+                    logits=followed,
+                    watched=logits[:, watched] - log_total[:, None],
+                )
+            )
+        layers.append(Layers(*(torch.cat(parts) for parts in zip(*slices, strict=True))))
+    return Layers(*(torch.stack(parts) for parts in zip(*reversed(layers), strict=True)))
+
+
+def _ranks(logits: Float[Tensor, "n n_used"], followed: Float[Tensor, "n targets"]) -> Int[Tensor, "n targets"]:
+    """One more than the number of tokens with a higher logit; by counting, since targets are few."""
+    ranks = torch.empty(followed.shape, dtype=torch.int64, device=logits.device)
+    for i in range(followed.shape[1]):
+        ranks[:, i] = 1 + (logits > followed[:, [i]]).sum(dim=-1)
+    return ranks
