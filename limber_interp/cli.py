@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.progress import track
+from rich.table import Table
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
@@ -188,6 +190,13 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     return iter(
         track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
     )
+
+
+def result_table(title: str) -> Table:
+    """A table as the probes' commands show theirs."""
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
+    table.min_width = min(len(title), 80)  # or a narrow table would break its title into many lines
+    return table
 
 
 def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | None:

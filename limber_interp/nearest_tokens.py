@@ -8,10 +8,9 @@ from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, progress, run
+from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, progress, result_table, run
 from limber_interp.records import ImageTokens, NearestTokens, check_writable
 from limber_interp.text import printable, visible
 
@@ -86,7 +85,7 @@ def tables(record: NearestTokens, image: ImageTokens) -> Iterator[Table]:
 
 
 def _tokens(record: NearestTokens, image: ImageTokens) -> Table:
-    table = _table(f"{printable(image.image)}: nearest rows of {record.matrix}, {record.metric}")
+    table = result_table(f"{printable(image.image)}: nearest rows of {record.matrix}, {record.metric}")
     for heading in ("position", *(("row", "col") if image.grid else ()), "norm"):
         table.add_column(heading, justify="right")
     for rank in range(1, record.k + 1):
@@ -103,7 +102,7 @@ def _tokens(record: NearestTokens, image: ImageTokens) -> Table:
 
 
 def _controls(image: ImageTokens) -> Table:
-    table = _table("score of the nearest token, and its chance level")
+    table = result_table("score of the nearest token, and its chance level")
     table.add_column("soft prompt", overflow="fold")
     for heading in ("draws", "median", "95 %", "positions above it"):
         table.add_column(heading, justify="right")
@@ -118,7 +117,7 @@ def _controls(image: ImageTokens) -> Table:
 
 
 def _targets(record: NearestTokens, image: ImageTokens) -> Table:
-    table = _table(f"targets: best rank of {len(image.token_ids)} positions, p-values of it by permutation")
+    table = result_table(f"targets: best rank of {len(image.token_ids)} positions, p-values of it by permutation")
     table.add_column("target", overflow="fold")
     for heading in ("best rank", "position", f"hit@{record.k}", *(f"by {control.name}" for control in image.controls)):
         table.add_column(heading, justify="right")
@@ -131,10 +130,6 @@ def _targets(record: NearestTokens, image: ImageTokens) -> Table:
         p_values = (_p(target.p_words, target.n_words), _p(target.p_images, target.n_images))
         table.add_row(visible(target.token), str(target.best_rank), str(position), hit, *chance, *p_values)
     return table
-
-
-def _table(title: str) -> Table:
-    return Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
 
 
 def _number(value: float) -> str:

@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from limber_interp import caption, nearest_tokens
+from limber_interp import caption, logit_lens, nearest_tokens
 from tests.conftest import World
 
-COMMANDS = {"caption": caption.main, "nearest_tokens": nearest_tokens.main}
+COMMANDS = {"caption": caption.main, "logit_lens": logit_lens.main, "nearest_tokens": nearest_tokens.main}
 
 
 class Scene:

@@ -24,6 +24,19 @@ def test_positions():
     assert [segment.source for segment in layout.images] == ["a.png", "b.png"]
 
 
+@pytest.mark.parametrize("n_padding", [0, 3])
+def test_selecting_by_what_stands_there(n_padding: int):
+    layout = Layout.of(PARTS).padded(10 + n_padding)
+    for which, expected in {
+        "image": [0, 1, 2, 3, 4, 5, 8],
+        "text": [6, 7, 9],
+        "last": [9],
+        "all": list(range(10)),
+        ((1, 2), 0, -1, -10): [5, 0, 9, 0],
+    }.items():
+        assert [position - n_padding for position in layout.select(which)] == expected
+
+
 def test_patches_are_in_reading_order():
     layout = Layout.of(PARTS)
     assert [layout.patch(row, col) for row in range(2) for col in range(3)] == [0, 1, 2, 3, 4, 5]
@@ -54,6 +67,11 @@ def test_a_prompt_without_anything():
         (lambda layout: layout.patch(2, 0), r"patch \(2, 0\) lies outside the 2 x 3 grid of 'a.png'"),
         (lambda layout: layout.patch(0, -1), r"patch \(0, -1\) lies outside"),
         (lambda layout: layout.patch(0, 0, i=1), "'b.png' has no patches: its encoder pools them"),
+        (lambda layout: layout.select("texts"), "positions 'texts' are unknown; use image, text, last, all"),
+        (lambda layout: layout.select([layout.n_pos]), "position 10 of a prompt of 10: count from 0, or from -1"),
+        (lambda layout: layout.select([-11]), "position -11 of a prompt of 10"),
+        (lambda layout: layout.select([]), r"the prompt has none of \[\]"),
+        (lambda layout: Layout.of(PARTS[:1]).select("text"), "the prompt has none of 'text'"),
     ],
 )
 def test_asking_for_what_is_not_there(ask, message: str):

@@ -168,12 +168,21 @@ class ImageLens(Record):
             return None
         return divmod(patch, self.grid[1])
 
+    @property
+    def covers_patches(self) -> bool:
+        """Whether every patch of the image was read, and nothing before the first of them."""
+        if self.grid is None:
+            return False
+        rows, cols = self.grid
+        first = [self.place(i) for i in range(min(self.n_pos, rows * cols))]
+        return first == [(row, col) for row in range(rows) for col in range(cols)]
+
     def label(self, i: int) -> str:
         """What stands at the i-th position that was read, as a table has to say it: a patch, a token or a number."""
         if self.inputs[i]:
             return self.inputs[i]
         place = self.place(i)
-        return str(int(self.positions[i])) if place is None else "{}, {}".format(*place)
+        return str(int(self.positions[i])) if place is None else "{},{}".format(*place)
 
 
 @dataclass(frozen=True)

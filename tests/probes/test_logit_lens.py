@@ -195,7 +195,7 @@ def test_layers_and_positions_are_parts_of_all(tiny: Limber, images):
     item = part.images[0]
     assert list(item.positions) == [2, 6]
     assert [item.place(i) for i in range(2)] == [(1, 0), None]
-    assert [item.label(i) for i in range(2)] == ["1, 0", whole.inputs[6]]
+    assert [item.label(i) for i in range(2)] == ["1,0", whole.inputs[6]]
     np.testing.assert_allclose(item.reading.kl, whole.reading.kl[[1, 3]][:, [2, 6]], atol=1e-5)
     assert item.targets[0].p_words.shape == (2,)
 
