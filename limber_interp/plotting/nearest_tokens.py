@@ -1,27 +1,18 @@
 """One image's nearest tokens: on its patches, and the strongest of them against what the controls score."""
 
-import textwrap
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from limber_interp.errors import InputError
-from limber_interp.records import ImageTokens, NearestTokens, write_atomically
-from limber_interp.text import visible
+from limber_interp.plotting.style import COLOURS, GREY, INK, blank, chosen, drawable, ink_on, inscribe, write
+from limber_interp.records import ImageTokens, NearestTokens
 
-COLOURS = "viridis"  # perceptually uniform, also in grey and to colour-blind readers
 PATCHES, LIST = 5.6, 5.4  # widths of the two halves, in inches
 N_STRONGEST = 12
-FONT = "DejaVu Sans"
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (ITU-R BT.709)
-INK, GREY = "#1a1a1a", "#6e6e6e"
 SCORES = {
     "cosine": "cosine",
     "dot": "dot product",
@@ -41,13 +32,10 @@ def figure(record: NearestTokens, path: str | Path, image: int = 0) -> None:
     Raises:
         InputError: there is no such image in the record, its pixels were not kept, or the path cannot be written.
     """
-    if not 0 <= image < len(record.images):
-        raise InputError(f"image {image} of a record that holds {len(record.images)}: count from 0")
-    item = record.images[image]
+    item = chosen(record.images, image)
     if item.seen is None:
         raise InputError(f"{item.image}: its pixels were not kept; run the probe with keep_seen above {image}")
-    sheet = Figure(figsize=(PATCHES + LIST, 6.6), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
-    FigureCanvasAgg(sheet)
+    sheet = blank(PATCHES + LIST, 5.7)
     left, right = sheet.subplots(1, 2, width_ratios=(PATCHES, LIST))
     nearest = item.scores[:, 0]
     colours = ScalarMappable(Normalize(nearest.min(), max(nearest.max(), nearest.min() + 1e-6)), COLOURS)
@@ -61,9 +49,8 @@ def figure(record: NearestTokens, path: str | Path, image: int = 0) -> None:
         bar.set_label(f"score of each patch's nearest token ({SCORES[record.metric]})", color=INK)
         bar.outline.set_visible(False)
     _list_strongest(right, record, item, colours)
-    sheet.suptitle(_drawable(Path(item.image).name, 80), parse_math=False, fontweight="bold", color=INK)
-    sheet.supxlabel(_caption(record, item), fontsize=8, color=GREY, parse_math=False, x=0.02, ha="left")
-    write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=200))
+    inscribe(sheet, Path(item.image).name, _caption(record, item))
+    write(sheet, path)
 
 
 def _label_patches(axes: Axes, record: NearestTokens, item: ImageTokens, colours: ScalarMappable) -> None:
@@ -75,7 +62,7 @@ def _label_patches(axes: Axes, record: NearestTokens, item: ImageTokens, colours
     for col in range(1, cols):
         axes.axvline(col * width / cols - 0.5, color="white", linewidth=0.6, alpha=0.8)
     most = 7 if cols > 7 else 12
-    labels = [_drawable(record.text(token).strip(" ") or " ", most) for token in item.token_ids[:, 0].tolist()]
+    labels = [drawable(record.text(token).strip(" ") or " ", most) for token in item.token_ids[:, 0].tolist()]
     points = 72 * (PATCHES - 0.4) / cols  # width of a patch on paper, which the longest label fills
     fontsize = min(12.0, points / (0.7 * max(map(len, labels)) + 1.2))
     for position, (label, colour) in enumerate(zip(labels, colours.to_rgba(item.scores[:, 0]), strict=True)):
@@ -87,7 +74,7 @@ def _label_patches(axes: Axes, record: NearestTokens, item: ImageTokens, colours
             ha="center",
             va="bottom",
             fontsize=fontsize,
-            color="black" if colour[:3] @ LUMINANCE > 0.4 else "white",
+            color=ink_on(colour),
             bbox={"boxstyle": "round,pad=0.18", "facecolor": colour, "edgecolor": "white", "linewidth": 0.5},
             parse_math=False,
         )
@@ -102,7 +89,7 @@ def _list_strongest(axes: Axes, record: NearestTokens, item: ImageTokens, colour
     for token, _, position in strongest:
         place = item.place(position)
         where = "" if item.n_pos == 1 else f"  ({position})" if place is None else f"  {place}"
-        names.append(_drawable(record.text(token), 18) + where)
+        names.append(drawable(record.text(token), 18) + where)
     y = ticks[-1] + 0.4
     random = np.random.default_rng(0)  # of the jitter alone
     for control in item.controls:
@@ -136,11 +123,4 @@ def _caption(record: NearestTokens, item: ImageTokens) -> str:
         text += f"{described}. Dashed: each control's 95 % quantile over positions."
     else:
         text += ". No control was run: these scores alone say nothing."
-    return "\n".join(textwrap.wrap(text, 170))
-
-
-def _drawable(text: str, most: int) -> str:
-    """At most so many characters, and none that the font lacks: those as their escapes, like control characters."""
-    known = get_font(findfont(FONT)).get_charmap()
-    text = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in visible(text))
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text

@@ -9,6 +9,7 @@ from PIL import Image
 from limber_interp.errors import InputError
 from limber_interp.plotting import nearest_tokens as plotting
 from limber_interp.plotting.nearest_tokens import figure
+from limber_interp.plotting.style import write
 from limber_interp.records import Control, ImageTokens, Manifest, NearestTokens
 
 WORDS = (" dog", " cat", "$x$", "\n", " extraordinarily", "中", "�", "<|endoftext|>")
@@ -39,7 +40,7 @@ def record_of(grid: tuple[int, int] | None, n_pos: int, controls: bool = True, k
 def drawn(tmp_path, monkeypatch):
     """Draws a record and gives the figure's two panels and its texts."""
     sheets: list[Figure] = []
-    monkeypatch.setattr(plotting, "Figure", lambda **kwargs: sheets.append(Figure(**kwargs)) or sheets[-1])
+    monkeypatch.setattr(plotting, "write", lambda sheet, path: sheets.append(sheet) or write(sheet, path))
 
     def draw(record: NearestTokens):
         figure(record, tmp_path / "out.png")
