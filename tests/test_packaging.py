@@ -66,7 +66,9 @@ def test_the_wheel_holds_what_the_repository_ships(wheel: Path):
     shipped = [*(REPOSITORY / "configs").glob("*.yml"), *(REPOSITORY / "limber_weights" / "emoji").rglob("*")]
     data = {f"limber_interp/{path.relative_to(REPOSITORY)}" for path in shipped if path.is_file()}
     assert len(data) > 12
-    assert held == code | data | {"limber_interp/py.typed"}
+    pages = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "limber_interp/plotting/page").iterdir()}
+    assert {Path(page).suffix for page in pages} == {".html", ".css", ".js"}
+    assert held == code | data | pages | {"limber_interp/py.typed"}
 
 
 def test_the_embedded_suite_is_under_60_megabytes():
