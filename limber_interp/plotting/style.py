@@ -1,6 +1,5 @@
 """What the figures share: colours, text that any font can show, captions, and how a sheet is written."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +19,7 @@ COLOURS = "viridis"  # perceptually uniform, also in grey and to colour-blind re
 FONT = "DejaVu Sans"
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of red, green and blue (ITU-R BT.709)
 INK, GREY = "#1a1a1a", "#6e6e6e"
-CHARACTERS = 16.5  # of a caption, per inch
+CAPTION = 8.0  # points
 TITLE, LINE = 0.3, 0.14  # heights in inches, the second of a caption's line
 T = TypeVar("T")
 
@@ -45,10 +44,10 @@ def blank(width: float, height: float) -> Figure:
 
 def inscribe(sheet: Figure, title: str, caption: str) -> None:
     """Title above and caption below, for which the sheet grows; a dollar sign in them is no mathematics."""
-    lines = textwrap.wrap(caption, int(CHARACTERS * sheet.get_figwidth()))
+    lines = _lines(caption, 0.96 * 72 / CAPTION * sheet.get_figwidth())
     sheet.set_figheight(sheet.get_figheight() + TITLE + LINE * len(lines))
     sheet.suptitle(drawable(title, 80), parse_math=False, fontweight="bold", color=INK)
-    sheet.supxlabel("\n".join(lines), fontsize=8, color=GREY, parse_math=False, x=0.02, ha="left")
+    sheet.supxlabel("\n".join(lines), fontsize=CAPTION, color=GREY, parse_math=False, x=0.02, ha="left")
 
 
 def write(sheet: Figure, path: str | Path) -> None:
@@ -86,6 +85,18 @@ def bare(axes: Axes) -> None:
     """No ticks and no frame's upper and right line: what is left carries data."""
     axes.tick_params(length=0)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _lines(text: str, width: float) -> list[str]:
+    """Broken between words such that no line is wider than so many multiples of the font size."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if lines[-1] and _width(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _width(text: str) -> float:

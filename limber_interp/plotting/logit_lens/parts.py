@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -15,9 +16,9 @@ LAYERS = (
     "and the unembedding"
 )
 NO_CONTROL = "No control was run: these numbers alone say nothing."
-THIS_IMAGE = {"color": INK, "linestyle": "-", "marker": "o", "linewidth": 1.8, "markersize": 4}
+THIS_IMAGE: dict[str, Any] = {"color": INK, "linestyle": "-", "marker": "o", "linewidth": 1.8, "markersize": 4}
 # Of each control in turn: a colour (Okabe and Ito's, told apart by colour-blind readers), dashes and a marker
-CONTROLS = tuple(
+CONTROLS: tuple[dict[str, Any], ...] = tuple(
     {"color": colour, "linestyle": dashes, "marker": marker, "linewidth": 1.3, "markersize": 3.5}
     for colour, dashes, marker in (
         ("#0072b2", (0, (5, 2)), "s"),

@@ -9,9 +9,8 @@ from textwrap import wrap
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
 from limber_interp.plotting.logit_lens.parts import (
@@ -30,7 +29,8 @@ from limber_interp.plotting.logit_lens.parts import (
 from limber_interp.plotting.style import COLOURS, INK, blank, chosen, fitted, ink_on, inscribe, write
 from limber_interp.records import ImageLens, LogitLens
 
-MOST_OWN, MOST_TEXT, MOST_RANKS = 12, 6, 10  # columns of the table
+WHOLE, STRONGEST = 16, 12  # so many of the image's positions are all in the table, and of more than these so many
+MOST_TEXT, MOST_RANKS = 6, 10  # columns
 CELL, BESIDE = 0.72, 1.6  # inches: a column's width, and what stands left and right of the table
 ROW, HEAD = 0.25, 0.75  # inches: a row's height, and that of the table's labels
 LOWEST = 4  # rows for which there is room at least: the colour scale needs it
@@ -60,7 +60,7 @@ def figure(record: LogitLens, path: str | Path, image: int = 0) -> None:
     """Draw one image of a record; the ending of the path chooses the format (.png, .pdf, .svg).
 
     Above, the most probable token at each layer and position, the last layer on top, coloured by its probability. Of
-    many positions the table holds `MOST_OWN` of the image's, chosen by a rule that the caption says; of a single one
+    many positions the table holds `STRONGEST` of the image's, chosen by a rule that the caption says; of a single one
     its k most probable tokens. Below, the image as the encoder sees it (if it was kept) with the patches of the table
     outlined, and the log-probability of the most probable token by layer beside that of the controls: there over all
     the image's positions that were read, since those in the table are chosen for being strong.
@@ -72,7 +72,8 @@ def figure(record: LogitLens, path: str | Path, image: int = 0) -> None:
     table = _best_tokens(record, item) if item.n_pos == 1 else _positions(record, item)
     height = ROW * max(LOWEST, len(record.layers)) + HEAD
     sheet = blank(max(NARROWEST, CELL * len(table.names) + BESIDE), height + LOWER)
-    upper, lower = sheet.subfigures(2, 1, height_ratios=(height, LOWER))
+    halves = sheet.add_gridspec(2, 1, height_ratios=(height, LOWER))
+    upper, lower = sheet.add_subfigure(halves[0]), sheet.add_subfigure(halves[1])
     _draw_table(upper, record, table)
     widths = [1.0, 1.0, 0.5]
     if item.seen is None:
@@ -99,16 +100,16 @@ def _positions(record: LogitLens, item: ImageLens) -> Table:
     rule = []
     if own:
         rule.append("patches by row and column" if any(map(item.place, own)) else "the image's positions")
-    if len(own) > MOST_OWN:
+    if len(own) > WHOLE:
         if item.targets:
             strength = np.stack([target.logprobs[:, own].max(axis=0) for target in item.targets])
             which = f"where {either(item)} is most probable at its best layer"
         else:
             strength = item.reading.logprobs[:, own, 0].mean(axis=0)[None]
             which = "whose most probable token has the highest log-probability, averaged over the layers"
-        rule[-1] += f" (of {len(own)} those {MOST_OWN} {which})"
+        rule[-1] += f" (of {len(own)} those {STRONGEST} {which})"
         place = np.argsort(np.argsort(-strength, axis=1, kind="stable"), axis=1).min(axis=0)  # the best of its targets'
-        own = sorted(own[i] for i in np.argsort(place, kind="stable")[:MOST_OWN])
+        own = sorted(own[i] for i in np.argsort(place, kind="stable")[:STRONGEST])
     if text:
         rule.append("the text's tokens" + f" (the last {MOST_TEXT} of {len(text)})" * (len(text) > MOST_TEXT))
     columns = own + text[-MOST_TEXT:]
@@ -144,22 +145,19 @@ def _best_tokens(record: LogitLens, item: ImageLens) -> Table:
 def _draw_table(sheet: SubFigure, record: LogitLens, table: Table) -> None:
     axes = sheet.subplots()
     n_layers, n_columns = table.token_ids.shape
-    scale = ScalarMappable(Normalize(0, table.probabilities.max()), COLOURS)
-    axes.pcolormesh(table.probabilities, cmap=scale.cmap, norm=scale.norm, edgecolors="white", linewidth=0.8)
+    scale = axes.pcolormesh(table.probabilities, cmap=COLOURS, vmin=0, edgecolors="white", linewidth=0.8)
     width = 72 * (sheet.get_figure(root=True).get_figwidth() - BESIDE) / n_columns - 5  # of a cell's text, in points
     for row, column in np.ndindex(n_layers, n_columns):
-        text, size = fitted(record.text(int(table.token_ids[row, column])), width, 8.5, 6)
+        text, size = fitted(record.text(int(table.token_ids[row, column])), width, 8.5, 6.0)
         colour = ink_on(scale.to_rgba(table.probabilities[row, column]))
-        axes.text(
-            column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color=colour, parse_math=False
-        )
+        middle = {"x": column + 0.5, "y": row + 0.5, "ha": "center", "va": "center"}
+        axes.text(**middle, s=text, fontsize=size, color=colour, parse_math=False)
         if table.outlined[row, column]:
-            axes.add_patch(
-                Rectangle((column + 0.07, row + 0.1), 0.86, 0.8, fill=False, edgecolor=colour, linewidth=1.3)
-            )
+            frame = (column + 0.07, row + 0.1), 0.86, 0.8
+            axes.add_patch(Rectangle(*frame, fill=False, edgecolor=colour, linewidth=1.3))
     axes.set_yticks(np.arange(n_layers) + 0.5, ["input" if layer == 0 else str(layer) for layer in record.layers])
     axes.set_ylabel("layer")
-    fit = [fitted(name, width, 8.5, 6) for name in table.names]
+    fit = [fitted(name, width, 8.5, 6.0) for name in table.names]
     axes.set_xticks(np.arange(n_columns) + 0.5, [text for text, _ in fit], parse_math=False)
     for label, (_, size) in zip(axes.get_xticklabels(), fit, strict=True):
         label.set_fontsize(size)
@@ -189,7 +187,7 @@ def _draw_chance(panels: Sequence[Axes], record: LogitLens, item: ImageLens) -> 
     lines = quantiles[0].get_legend_handles_labels()
     legend = names.legend(*lines, loc="center left", frameon=False, fontsize=8, handlelength=3.5, alignment="left")
     if not item.controls:
-        legend.set_title("\n".join(wrap(NO_CONTROL, 22)), {"size": 8})
+        legend.set_title("\n".join(wrap(NO_CONTROL, 22)), FontProperties(size=8))
 
 
 def _caption(record: LogitLens, item: ImageLens, table: Table) -> str:
@@ -197,7 +195,7 @@ def _caption(record: LogitLens, item: ImageLens, table: Table) -> str:
     if item.seen is not None:
         text += " Below: the image as the encoder sees it"
         text += ", framed the patches of the table." if any(map(item.place, table.columns)) else "."
-    n_own, whose = len(_own(item)), "" if all(item.inputs) else " of the image"
-    text += f" Curves: over the {n_own} position{'s' * (n_own > 1)}{whose} read"
+    n_own, kind = len(_own(item)), "" if all(item.inputs) else "image "
+    text += f" Curves: over the {n_own} {kind}position{'s' * (n_own > 1)} that {'were' if n_own > 1 else 'was'} read"
     text += ", a control's over its draws too. " if item.controls else ". "
     return text + described(item)

@@ -62,7 +62,7 @@ def patches(
     n_patches, cols = item.grid[0] * item.grid[1], item.grid[1]
     sheet, panels = _panels(len(rows), *PICTURE, beside=SCALE)
     probabilities = np.exp(followed.logprobs[rows, :n_patches].astype(np.float64))
-    highest = float(probabilities.max())
+    highest = max(float(probabilities.max()), 1e-30)  # a scale of no length cannot be drawn
     scale = ScalarMappable(Normalize(0, highest), COLOURS)
     for axes, row, values in zip(panels, rows, probabilities, strict=True):
         draw_image(axes, item)
@@ -106,7 +106,7 @@ def ranks(record: LogitLens, path: str | Path, target: str, image: int = 0) -> N
     for axes in panels[: len(panels) - tested]:
         axes.plot(record.layers, followed.best_ranks, **THIS_IMAGE, zorder=3)
         axes.set_yscale("log")
-        axes.set_ylim(1.5 * worst, 0.7)
+        axes.set_ylim(max(1.5 * worst, 10), 0.7)  # a decade at least, for its numbers
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title("this image", fontsize=10)
@@ -115,6 +115,9 @@ def ranks(record: LogitLens, path: str | Path, target: str, image: int = 0) -> N
         axes.fill_between(
             record.layers, band["q05"], band["q95"], color=style["color"], alpha=0.25, hatch="///", linewidth=0.5
         )
+        axes.vlines(
+            record.layers, band["q05"], band["q95"], color=style["color"], linewidth=0.8
+        )  # one layer's band too
         axes.plot(record.layers, band["median"], **style)
         axes.set_title(counted(control), fontsize=10)
     panels[0].set_ylabel(f"best rank of {drawable(followed.token, 20)}", parse_math=False)
@@ -143,8 +146,9 @@ def _panels(count: int, width: float, height: float, beside: float = 0.0) -> tup
 
 
 def _draw_p_values(axes: Axes, record: LogitLens, followed: LensTarget) -> None:
-    corrected = LEVEL / len(record.layers)
-    lowest = corrected
+    n_layers = len(record.layers)
+    levels = {LEVEL: f"{LEVEL}"} | ({LEVEL / n_layers: f"{LEVEL} / {n_layers} layers"} if n_layers > 1 else {})
+    lowest = min(levels)
     by_images = {**THIS_IMAGE, "color": GREY, "linestyle": "--", "marker": "s"}
     for p, label, style in (
         (followed.p_words, f"against {followed.n_words} other words", THIS_IMAGE),
@@ -153,7 +157,7 @@ def _draw_p_values(axes: Axes, record: LogitLens, followed: LensTarget) -> None:
         if p is not None:
             axes.plot(record.layers, p, **style, label=label)
             lowest = min(lowest, p.min())
-    for level, text in ((LEVEL, f"{LEVEL}"), (corrected, f"{LEVEL} / {len(record.layers)} layers")):
+    for level, text in levels.items():
         axes.axhline(level, color=GREY, linestyle=":", linewidth=1)
         axes.text(record.layers[-1] + 0.5, level, text, ha="right", va="bottom", fontsize=7, color=GREY)
     axes.set_yscale("log")
