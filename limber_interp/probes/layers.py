@@ -84,7 +84,7 @@ def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, w
     size = max(1, SLICE // lens.n_used)
     last = torch.empty(block.shape[1], lens.n_used, device=block.device)  # becomes its distribution, slice by slice
     of_last: list[tuple[Tensor, Tensor]] = []  # of each slice: entropy and most probable token
-    layers = []
+    layers: list[Layers] = []
     for residual in reversed(block):
         slices = []
         for i, (logits, p_last) in enumerate(zip(lens.logits(residual).split(size), last.split(size), strict=True)):

@@ -290,7 +290,7 @@ class _Probe:
 
     def _inputs(self, layout: Layout, positions: Sequence[int]) -> tuple[str, ...]:
         vocabulary = self.model.vocabulary
-        texts = {}
+        texts: dict[int, str] = {}
         for segment in layout.segments:
             if segment.kind == "text":
                 texts |= dict(
