@@ -3,24 +3,21 @@
 nostalgebraist 2020, "interpreting GPT: the logit lens" (LessWrong).
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import describe, image_hash, load_image
-from limber_interp.layout import Layout, Positions
+from limber_interp.images import distinct
+from limber_interp.layout import Positions
 from limber_interp.models.limber import ImageSource, Limber
 from limber_interp.models.prompt import Prompt
+from limber_interp.probes.batches import Batch, batches
 from limber_interp.probes.controls import (
-    DESCRIPTIONS,
     N_OTHERS,
     Substitutes,
     bundled_scenes,
@@ -29,13 +26,12 @@ from limber_interp.probes.controls import (
     noise,
     others_of,
 )
-from limber_interp.probes.layers import capture, read_layers
 from limber_interp.probes.lens import UnembeddingLens, check_k
-from limber_interp.probes.targets import Watch, permutation_p
-from limber_interp.records import ImageLens, LayerReading, LensControl, LensTarget, LogitLens
+from limber_interp.probes.prompt_lens import PromptLens, Read, p_values
+from limber_interp.probes.targets import Watch
+from limber_interp.records import ImageLens, LensControl, LogitLens
 
 N_DRAWS = 20  # of noise and of random maps: as many as 5 % and 95 % quantiles need
-ONCE = ("random_encoder", "mean_prompt")  # controls of which every draw would be the same
 
 
 @torch.no_grad()
@@ -97,7 +93,8 @@ def logit_lens(
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
     kept = _layers(layers, model.lm.cfg.n_layers)
     watch = Watch.of(model.vocabulary, targets, target_first_token)
-    probe = _Probe(model, lens, k, positions, kept, watch, Substitutes(model, seed), n_draws, batch_size)
+    prompt_lens = PromptLens(model, lens, k, positions, kept, watch)
+    probe = _Probe(prompt_lens, Substitutes(model, seed), n_draws, batch_size)
     names = controls_of(controls)
     notes: tuple[str, ...] = ()
 
@@ -117,12 +114,8 @@ def logit_lens(
             mean_prompt = probe.of_mean_prompt(prompt, len(found) + len(spare))
             found = list(_beside_others(found, spare, mean_prompt, probe))
 
-    times = Counter(item.result.image for item in found)
-    pictures = {
-        item.result.image if times[item.result.image] == 1 else f"{item.result.image} [{i}]": item.sha256
-        for i, item in enumerate(found)
-        if item.sha256
-    }
+    names_of_images = distinct([item.result.image for item in found])
+    pictures = {name: item.sha256 for name, item in zip(names_of_images, found, strict=True) if item.sha256}
     record = LogitLens(
         k=k,
         layers=kept,
@@ -146,22 +139,12 @@ def _layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
     return tuple(sorted({layer % (n_layers + 1) for layer in layers}))
 
 
-class _Read(NamedTuple):
-    """One prompt at all kept layers; of each watched token the highest log-probability over the positions."""
-
-    reading: LayerReading
-    ranks: Int[np.ndarray, "layers pos targets"]
-    logits: Float[np.ndarray, "layers pos targets"]
-    logprobs: Float[np.ndarray, "layers pos targets"]
-    best: Float[np.ndarray, "layers watched"]
-
-
 @dataclass(frozen=True)
 class _Found:
     """One image's result, what was read of it, and which picture it is."""
 
     result: ImageLens
-    read: _Read
+    read: Read
     sha256: str
 
 
@@ -169,12 +152,7 @@ class _Found:
 class _Probe:
     """The settings of one run, and what it adds up."""
 
-    model: Limber
-    lens: UnembeddingLens
-    k: int
-    positions: Positions
-    layers: tuple[int, ...]
-    watch: Watch
+    lens: PromptLens
     substitutes: Substitutes
     n_draws: int
     batch_size: int
@@ -184,41 +162,40 @@ class _Probe:
         self, sources: Iterable[ImageSource], text: str, controls: tuple[str, ...], keep_seen: int
     ) -> Iterator[_Found]:
         """Each image's result, without the comparison to the others'."""
-        model, sources = self.model, iter(sources)
+        encoder = self.lens.model.encoder
         index = 0
-        while batch := list(islice(sources, self.batch_size)):
-            opened = [load_image(source) for source in batch]
-            pixels = model.preprocess(opened)
-            encodings = model.encode(pixels)
-            soft_prompts = model.projection(encodings).float()
-            for source, soft_prompt in zip(batch, soft_prompts, strict=True):
-                if not soft_prompt.isfinite().all():
-                    raise InputError(f"{describe(source)}: its soft prompt is not finite; check encoder and projection")
+        for batch in batches(self.lens.model, sources, self.batch_size):
+            soft_prompts = batch.soft_prompts
             self.total = self.total + soft_prompts.sum(0)
             prompt = self.prompts(soft_prompts, text)
-            for i, read in enumerate(self.read(prompt)):
-                found = []
-                for name in controls:
-                    if name in ("mean_prompt", "other_images"):  # known once all images are
-                        continue
-                    stream = generator(self.substitutes.seed, name, index)
-                    n_draws = 1 if name in ONCE else self.n_draws
-                    drawn = self.substitutes.draw(name, n_draws, stream, pixels[i], encodings[i], soft_prompts[i])
-                    reads = [r for part in drawn.split(self.batch_size) for r in self.read(self.prompts(part, text))]
-                    found.append(self.control(name, reads))
-                seen = model.encoder.visible(pixels[i]) if index < keep_seen else None
-                result = self.result(describe(batch[i]), prompt, i, read)
-                yield _Found(replace(result, controls=tuple(found), seen=seen), read, image_hash(opened[i]))
+            for i, read in enumerate(self.lens.read(prompt)):
+                seen = encoder.visible(batch.pixels[i]) if index < keep_seen else None
+                result = self.lens.result(batch.names[i], prompt.layouts[i], read)
+                found = self._controls(controls, batch, i, index, text)
+                yield _Found(replace(result, controls=found, seen=seen), read, batch.hashes[i])
                 index += 1
+
+    def _controls(self, names: tuple[str, ...], batch: Batch, i: int, index: int, text: str) -> tuple[LensControl, ...]:
+        """Of the i-th image of the batch, those that need that image alone."""
+        seed, of_image = self.substitutes.seed, (batch.pixels[i], batch.encodings[i], batch.soft_prompts[i])
+        found = []
+        for name in names:
+            if name in ("mean_prompt", "other_images"):  # known once all images are
+                continue
+            n_draws = 1 if name == "random_encoder" else self.n_draws
+            drawn = self.substitutes.draw(name, n_draws, generator(seed, name, index), *of_image)
+            reads = [read for part in drawn.split(self.batch_size) for read in self.lens.read(self.prompts(part, text))]
+            found.append(self.lens.control(name, seed, reads))
+        return tuple(found)
 
     def over_prompts(self, prompt: Prompt, controls: tuple[str, ...]) -> Iterator[_Found]:
         """Each prompt's result, beside the same with noise in place of its images."""
         for i, layout in enumerate(prompt.layouts):
             one = Prompt(prompt.residual[[i]], prompt.attention_mask[[i]], (layout,))
-            (read,) = self.read(one)
+            (read,) = self.lens.read(one)
             found = [self.noise_in(one, index=i)] if controls and layout.images else []
             name = " + ".join(segment.source for segment in layout.images) or "no image"
-            yield _Found(replace(self.result(name, one, 0, read), controls=tuple(found)), read, "")
+            yield _Found(replace(self.lens.result(name, layout, read), controls=tuple(found)), read, "")
 
     def noise_in(self, prompt: Prompt, index: int) -> LensControl:
         (layout,) = prompt.layouts
@@ -228,97 +205,17 @@ class _Probe:
         for _ in range(self.n_draws):
             residual = prompt.residual.clone()
             residual[0, places] = noise(residual[0, places].float(), 1, stream)[0].to(residual)
-            reads += self.read(replace(prompt, residual=residual))
-        return self.control("noise", reads)
+            reads += self.lens.read(replace(prompt, residual=residual))
+        return self.lens.control("noise", self.substitutes.seed, reads)
 
     def prompts(self, soft_prompts: Float[Tensor, "batch pos d_model"], text: str) -> Prompt:
-        return self.model.embed([[rows, text] for rows in soft_prompts])
-
-    def read(self, prompt: Prompt) -> list[_Read]:
-        """Each prompt of the batch."""
-        positions = [layout.select(self.positions) for layout in prompt.layouts]
-        normalised = capture(self.model, self.lens, prompt, positions)
-        device = normalised.device
-        targets, watched = self.watch.target_ids.to(device), self.watch.ids.to(device)
-        read = read_layers(self.lens, normalised, self.k, targets, watched)
-        kept = list(self.layers)
-        found = []
-        for part in zip(*(part[kept].cpu().split([len(p) for p in positions], dim=1) for part in read), strict=True):
-            ids, logprobs, entropy, kl, agrees, ranks, logits, watched_logprobs = (tensor.numpy() for tensor in part)
-            found.append(
-                _Read(
-                    reading=LayerReading(ids.astype(np.int32), logprobs, entropy, kl, agrees),
-                    ranks=ranks.astype(np.int32),
-                    logits=logits,
-                    logprobs=watched_logprobs[:, :, : logits.shape[-1]],
-                    best=watched_logprobs.max(axis=1),
-                )
-            )
-        return found
+        return self.lens.model.embed([[rows, text] for rows in soft_prompts])
 
     def of_mean_prompt(self, text: str, n: int) -> LensControl:
         """The mean of the n soft prompts that were read."""
         assert isinstance(self.total, Tensor)
-        return self.control("mean_prompt", self.read(self.prompts(self.total[None] / n, text)))
-
-    def control(self, name: str, reads: Sequence[_Read], sources: tuple[str, ...] = ()) -> LensControl:
-        n_targets = len(self.watch.words)
-        return LensControl(
-            name=name,
-            description=DESCRIPTIONS[name],
-            seed=self.substitutes.seed,
-            reading=reads[0].reading,
-            top_logprobs=np.stack([read.reading.logprobs[:, :, 0] for read in reads]),
-            best_ranks=np.stack([read.ranks.min(axis=1) for read in reads]),
-            best_logprobs=np.stack([read.best[:, :n_targets] for read in reads]),
-            sources=sources,
-        )
-
-    def result(self, name: str, prompt: Prompt, row: int, read: _Read) -> ImageLens:
-        layout = prompt.layouts[row]
-        positions = layout.select(self.positions)
-        one_image = len(layout.images) == 1  # of several the places would be ambiguous
-        return ImageLens(
-            image=name,
-            grid=layout.images[0].grid if one_image else None,
-            image_start=layout.images[0].start - layout.n_padding if layout.images else 0,
-            positions=np.array(positions) - layout.n_padding,
-            inputs=self._inputs(layout, positions),
-            reading=read.reading,
-            targets=tuple(self._target(i, read) for i in range(len(self.watch.words))),
-        )
-
-    def _inputs(self, layout: Layout, positions: Sequence[int]) -> tuple[str, ...]:
-        vocabulary = self.model.vocabulary
-        texts: dict[int, str] = {}
-        for segment in layout.segments:
-            if segment.kind == "text":
-                texts |= dict(
-                    zip(segment.positions, vocabulary.strings(vocabulary.encode(segment.source)), strict=True)
-                )
-        return tuple(texts.get(position, "") for position in positions)
-
-    def _target(self, i: int, read: _Read) -> LensTarget:
-        others = read.best[:, self.watch.populations[i]]
-        return LensTarget(
-            word=self.watch.words[i],
-            token=self.watch.tokens[i],
-            token_id=int(self.watch.ids[i]),
-            ranks=read.ranks[:, :, i],
-            logits=read.logits[:, :, i],
-            logprobs=read.logprobs[:, :, i],
-            p_words=_p_values(read.best[:, i], others),
-            n_words=others.shape[1],
-        )
-
-
-def _p_values(
-    best: Float[np.ndarray, " layers"], others: Float[np.ndarray, "layers others"]
-) -> Float[np.ndarray, " layers"] | None:
-    """Of each layer, against others that are better where they are higher."""
-    if not others.shape[1]:
-        return None
-    return np.array([permutation_p(-value, -row) for value, row in zip(best.tolist(), others, strict=True)])
+        reads = self.lens.read(self.prompts(self.total[None] / n, text))
+        return self.lens.control("mean_prompt", self.substitutes.seed, reads)
 
 
 def _beside_others(
@@ -330,11 +227,15 @@ def _beside_others(
     for i, item in enumerate(found):
         others, places = others_of(pictures, i, probe.substitutes.seed)
         reads, sources = [pool[j].read for j in places], tuple(pool[j].result.image for j in places)
-        controls = (*item.result.controls, mean_prompt, probe.control("other_images", reads, sources))
+        controls = (
+            *item.result.controls,
+            mean_prompt,
+            probe.lens.control("other_images", probe.substitutes.seed, reads, sources),
+        )
         targets = tuple(
             replace(
                 target,
-                p_images=_p_values(item.read.best[:, t], np.stack([pool[j].read.best[:, t] for j in others], axis=1)),
+                p_images=p_values(item.read.best[:, t], np.stack([pool[j].read.best[:, t] for j in others], axis=1)),
                 n_images=len(others),
             )
             for t, target in enumerate(item.result.targets)

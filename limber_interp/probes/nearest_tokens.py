@@ -1,10 +1,8 @@
 """The vocabulary tokens nearest to a soft prompt: what the language model is handed, before it does anything."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 import torch
@@ -12,8 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import describe, image_hash, load_image
+from limber_interp.images import distinct
 from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.probes.batches import batches
 from limber_interp.probes.controls import (
     DESCRIPTIONS,
     N_OTHERS,
@@ -101,11 +100,7 @@ def nearest_tokens(
     results = tuple(item.result for item in found)
     ids = sorted({int(id) for result in results for id in np.unique(result.token_ids)})
     lengths = torch.cat([block.float().norm(dim=-1) for block in model.lm.W_E[:n_used].split(4096)])
-    times = Counter(result.image for result in results)
-    pictures = {
-        item.result.image if times[item.result.image] == 1 else f"{item.result.image} [{i}]": item.sha256
-        for i, item in enumerate(found)
-    }
+    pictures = distinct([result.image for result in results])
     return NearestTokens(
         metric=metric,
         matrix=matrix,
@@ -113,7 +108,9 @@ def nearest_tokens(
         images=results,
         tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)),
         token_norms=_quantiles(lengths.cpu().numpy()),
-        manifest=replace(model.manifest(seed=seed), images=pictures),
+        manifest=replace(
+            model.manifest(seed=seed), images=dict(zip(pictures, (item.sha256 for item in found), strict=True))
+        ),
     )
 
 
@@ -141,32 +138,26 @@ class _Probe:
 
     def over(self, sources: Iterable[ImageSource], batch_size: int, keep_seen: int) -> Iterator[_Found]:
         """Each image's result, without the comparison to the others'."""
-        model, sources = self.model, iter(sources)
+        model = self.model
         index = 0
-        while batch := list(islice(sources, batch_size)):
-            opened = [load_image(source) for source in batch]
-            pixels = model.preprocess(opened)
-            encodings = model.encode(pixels)
-            soft_prompts = model.projection(encodings).float()
-            for source, soft_prompt in zip(batch, soft_prompts, strict=True):
-                if not soft_prompt.isfinite().all():
-                    raise InputError(f"{describe(source)}: its soft prompt is not finite; check encoder and projection")
+        for batch in batches(model, sources, batch_size):
+            soft_prompts = batch.soft_prompts
             self.total = self.total + soft_prompts.sum(0)
             reading = read(self.lens, soft_prompts.flatten(0, 1), self.k, self.watch.ids.to(model.device))
             ids, scores, ranks = (part.unflatten(0, soft_prompts.shape[:2]).cpu().numpy() for part in reading)
-            for i, source in enumerate(batch):
+            for i, name in enumerate(batch.names):
                 yield _Found(
                     ImageTokens(
-                        image=describe(source),
+                        image=name,
                         grid=model.encoder.grid if soft_prompts.shape[1] == model.encoder.n_positions else None,
                         token_ids=ids[i].astype(np.int32),
                         scores=scores[i],
                         norms=soft_prompts[i].norm(dim=-1).cpu().numpy(),
-                        controls=self._controls(pixels[i], encodings[i], soft_prompts[i], index),
+                        controls=self._controls(batch.pixels[i], batch.encodings[i], soft_prompts[i], index),
                         targets=self.watch.read(ranks[i]),
-                        seen=model.encoder.visible(pixels[i]) if index < keep_seen else None,
+                        seen=model.encoder.visible(batch.pixels[i]) if index < keep_seen else None,
                     ),
-                    image_hash(opened[i]),
+                    batch.hashes[i],
                     ranks[i, :, : len(self.watch.words)].min(axis=0),
                 )
                 index += 1
