@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
 )
 
 from limber_interp.errors import InputError, nearest
@@ -79,7 +80,17 @@ class LimberConfig(BaseModel):
     image_embed_dropout_prob: Annotated[float, Field(ge=0, lt=1, description="on the projected prompt")] = 0.0
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 2
     bf16: bool = Field(True, description="the frozen language model computes in bfloat16; the projection in float32")
+    gradient_checkpointing: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="compute the language model's activations again in the backward pass: auto, where memory asks",
+    )
     whiten: bool = Field(False, description="train on whitened encodings; folded into the one layer when it is saved")
+
+    @field_validator("gradient_checkpointing", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: object) -> object:
+        """YAML reads a bare `on` or `off` as a boolean."""
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def config_names() -> list[str]:

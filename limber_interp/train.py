@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.table import Table
@@ -31,13 +31,19 @@ class Options(ModelOptions):
     """Instead of the config's."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Instead of the config's."""
+    checkpointing: Literal["auto", "on", "off"] | None = None
+    """Compute activations again in the backward pass instead of keeping them; auto: where memory asks for it."""
 
 
 def train(options: Options) -> Report:
     if options.projection is not None:
         raise InputError(f"--projection {options.projection}: training starts from the seed alone; leave it out")
     config = options.load_config(
-        train_steps=options.train_steps, batch_size=options.batch_size, lr=options.lr, projection="none"
+        train_steps=options.train_steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        gradient_checkpointing=options.checkpointing,
+        projection="none",
     )
     data = options.data or config.train_dataset_dir
     if data is None:

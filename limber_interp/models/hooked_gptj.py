@@ -28,6 +28,8 @@ from limber_interp.weights import check_shapes, read_json, read_tensors, tensors
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# The same function as one kernel: gelu_new's eight keep four tensors of its input's size for a backward pass, not one
+ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
 # Buffers that older versions of transformers stored beside the weights: causal masks, no parameters
 STORED_MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -230,7 +232,7 @@ def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device)
         d_mlp=config.n_inner or 4 * config.n_embd,
         n_ctx=config.n_positions,
         d_vocab=config.vocab_size,
-        act_fn=config.activation_function,
+        act_fn=ONE_KERNEL.get(config.activation_function, config.activation_function),
         eps=config.layer_norm_epsilon,
         normalization_type="LN",
         parallel_attn_mlp=True,

@@ -20,6 +20,7 @@ from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
 from limber_interp.records import TrainingRun, check_writable, make_folder
 from limber_interp.training.data import IGNORED, Example, caption_tokens, encodings, order, read_folder
+from limber_interp.training.memory import Checkpointing
 from limber_interp.training.objective import caption_loss
 from limber_interp.training.whitening import Whitened, statistics
 
@@ -108,6 +109,7 @@ def _fit(
     batches = order(len(examples), config.batch_size * config.gradient_accumulation_steps, config.seed)
     chooser = np.random.default_rng(config.seed + 1)
     limit = _room(model, encoded)
+    checkpointing = Checkpointing(config.gradient_checkpointing)
     history: list[float] = []
     with log_path.open("w", encoding="utf-8") as log_file:
         for step in progress(range(config.train_steps), "Training"):
@@ -119,7 +121,7 @@ def _fit(
                 soft_prompt = engine(encoding.float()).unflatten(-1, (projection.n_tokens, -1)).flatten(1, 2)
                 dropped = nn.functional.dropout(soft_prompt, config.image_embed_dropout_prob)
                 with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-                    loss = caption_loss(model.lm, model.vocabulary.n_used, dropped, ids, labels)
+                    loss = caption_loss(model.lm, model.vocabulary.n_used, dropped, ids, labels, checkpointing)
                 if not loss.isfinite():
                     raise RuntimeError(f"step {step}: the loss is {loss.item()}; lower lr ({config.lr})")
                 engine.backward(loss)
