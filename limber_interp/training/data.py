@@ -5,9 +5,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,55 +17,10 @@ from limber_interp.images import load_image
 from limber_interp.models.limber import Limber
 from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.records import make_folder, write_atomically
+from limber_interp.training.datasets import Example as Example
+from limber_interp.training.datasets import read_folder as read_folder
 
 IGNORED = -100  # a label that counts for no loss, as torch's cross entropy has it
-
-
-@dataclass(frozen=True)
-class Example:
-    """A captioned image. `metadata` is the file's own, e.g. the facts of a drawn scene."""
-
-    image: Path
-    captions: tuple[str, ...]
-    metadata: dict[str, Any]
-
-
-def read_folder(folder: str | Path) -> list[Example]:
-    """Read LIMBER's folder format: `image_data/<n>/<id>.json` with `captions`, and perhaps `image_path`, `metadata`.
-
-    Where `image_path` (relative to the folder) is missing, the image is `images/<n>/<id>.jpg` or `images/<id>.jpg`.
-
-    Raises:
-        InputError: no such folder, a file that is not such a record, an image that is not there, or no caption.
-    """
-    folder = Path(folder)
-    files = sorted((folder / "image_data").glob("*/*.json"))
-    if not files:
-        raise InputError(f"{folder}: no image_data/<n>/<id>.json in it; name a folder in LIMBER's format")
-    return [_read_example(folder, file) for file in files]
-
-
-def _read_example(folder: Path, file: Path) -> Example:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(record["captions"], list):  # a bare string would be read as one caption per letter
-            raise TypeError("captions is no list")
-        captions = tuple(str(caption) for caption in record["captions"])
-        named = record.get("image_path")
-        metadata = record.get("metadata") or {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f'{file}: not a record {{"image_path", "captions", "metadata"}}: {error!r}') from error
-    if not captions or not all(caption.strip() for caption in captions):
-        raise InputError(
-            f"{file}: a caption is empty or there is none; give each image at least one, or remove the file"
-        )
-    candidates = [folder / named] if named else [
-        folder / "images" / file.parent.name / f"{file.stem}.jpg", folder / "images" / f"{file.stem}.jpg"
-    ]  # fmt: skip
-    for image in candidates:
-        if image.is_file():
-            return Example(image, captions, metadata)
-    raise InputError(f"{file}: its image {candidates[0]} is not there; put it there, or remove the file")
 
 
 def encodings(
@@ -89,6 +42,7 @@ def encodings(
     described = f"{model.encoder.sha256} {json.dumps(model.encoder.preprocessing, sort_keys=True)}"
     key = hashlib.sha256(described.encode())
     for example in examples:
+        assert isinstance(example.image, Path)
         stat = example.image.stat()
         key.update(f"{example.image.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     folder = make_folder(folder)
@@ -126,6 +80,11 @@ def order(count: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
             waiting = np.concatenate([waiting, rng.permutation(count)])
         yield waiting[:batch_size]
         waiting = waiting[batch_size:]
+
+
+def share(batch: Int[np.ndarray, " batch"], rank: int, world_size: int) -> Int[np.ndarray, " share"]:
+    """A rank's part of a global batch: the ranks' parts are disjoint, cover it, and differ by at most one in size."""
+    return batch[rank::world_size]
 
 
 def caption_tokens(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
-from limber_interp.training.data import IGNORED, caption_tokens, encodings, order, read_folder
+from limber_interp.training.data import IGNORED, caption_tokens, encodings, order, read_folder, share
 
 
 def test_reads_limbers_folder_format_with_and_without_image_path(folder: Path) -> None:
@@ -29,8 +29,8 @@ def test_reads_limbers_folder_format_with_and_without_image_path(folder: Path) -
         ("{", "not a record"),
         ("[]", "not a record"),
         (json.dumps({"captions": "a dog"}), "not a record"),
-        (json.dumps({"captions": []}), "a caption is empty or there is none"),
-        (json.dumps({"captions": ["a", "  "]}), "a caption is empty or there is none"),
+        (json.dumps({"captions": []}), "no caption; mend the file"),
+        (json.dumps({"captions": ["a", "  "]}), "a caption is empty or no text: '  '"),
         (json.dumps({"captions": ["a"], "image_path": "images/gone.png"}), r"gone\.png is not there"),
     ],
 )
@@ -105,6 +105,15 @@ def test_every_epoch_sees_everything_once(count: int, batch_size: int, seed: int
     assert (np.sort(seen, axis=1) == np.arange(count)).all()
     again = list(islice(order(count, batch_size, seed), len(batches)))
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(again))
+
+
+@given(count=st.integers(0, 40), world_size=st.integers(1, 9))
+def test_the_shares_of_the_ranks_are_disjoint_and_cover_the_batch(count: int, world_size: int) -> None:
+    batch = np.random.default_rng(count).permutation(count)
+    shares = [share(batch, rank, world_size) for rank in range(world_size)]
+    assert sorted(np.concatenate(shares).tolist()) == list(range(count))
+    sizes = [len(part) for part in shares]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_labels_are_the_caption_and_one_end_of_text(tiny: Limber) -> None:

@@ -1,0 +1,133 @@
+"""What every format gives: examples by index, or the reason why there is none at that index."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from limber_interp.errors import InputError
+from limber_interp.records import write_atomically
+
+
+@dataclass(frozen=True)
+class Example:
+    """A captioned image.
+
+    Attributes:
+        image: a path, or the bytes of an image file; not opened yet.
+        metadata: the source's own, e.g. the facts of a drawn scene.
+        key: its name within the data set, for messages.
+    """
+
+    image: Path | bytes
+    captions: tuple[str, ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+    key: str = ""
+
+
+class Rejected(Exception):
+    """An example that cannot be used, and why. Nothing is put in its place, and nothing moves up to it."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key = key
+        self.reason = " ".join(reason.split())  # one line
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Captioned images by index. The same files give the same indices, whatever of them cannot be used."""
+
+    @property
+    def name(self) -> str:
+        """Where it comes from, for messages and manifests."""
+
+    def __len__(self) -> int:
+        """Number of indices, those of examples that cannot be used included."""
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at an index. Its image is not decoded, so that it may still turn out to be broken.
+
+        Raises:
+            Rejected: no image, no caption, or an empty one.
+        """
+
+    def files(self) -> Iterator[Path]:
+        """The files that it reads, there or not."""
+
+
+def told(key: str, captions: Iterable[Any]) -> tuple[str, ...]:
+    """The captions of an example.
+
+    Raises:
+        Rejected: there is none, or one is no text or empty.
+    """
+    captions = tuple(captions)
+    if not captions:
+        raise Rejected(key, "no caption")
+    for caption in captions:
+        if not isinstance(caption, str) or not caption.strip():
+            raise Rejected(key, f"a caption is empty or no text: {caption!r}")
+    return captions
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """sha256 of the paths, sizes and times of the files: another one where something may have changed."""
+    digest = hashlib.sha256(f"{len(dataset)}\n".encode())
+    for path in dataset.files():
+        try:
+            stat = path.stat()
+            state = f"{stat.st_size}\0{stat.st_mtime_ns}"
+        except OSError:
+            state = "not there"
+        digest.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\n".encode())
+    return digest.hexdigest()
+
+
+class Rejections:
+    """What of a data set was left out: counted, listed with its reasons, and refused where it is too much.
+
+    Args:
+        source: name of the data set.
+        count: of all its indices.
+        path: where `write` lists them, a JSON object per line: source, index, key, reason; sorted by index.
+        max_rejected: the share of `count` above which `check` raises.
+    """
+
+    def __init__(self, source: str, count: int, path: Path, max_rejected: float = 0.01) -> None:
+        self.source = source
+        self.count = count
+        self.path = path
+        self.max_rejected = max_rejected
+        self._found: dict[int, Rejected] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, index: int, rejected: Rejected) -> None:
+        self._found[index] = rejected
+
+    def write(self) -> None:
+        """List them, the file whole or as it was before.
+
+        Raises:
+            InputError: the path cannot be written.
+        """
+        rows = [
+            {"source": self.source, "index": index, "key": rejected.key, "reason": rejected.reason}
+            for index, rejected in sorted(self._found.items())
+        ]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.path, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+
+    def check(self) -> None:
+        """Raise InputError, with the list written, if there are more than `max_rejected` of all."""
+        if len(self) > self.max_rejected * self.count:
+            self.write()
+            raise InputError(
+                f"{self.source}: {len(self)} of {self.count} examples cannot be used, more than --max-rejected "
+                f"{100 * self.max_rejected:g}%; the first: {self._found[min(self._found)]}; all: {self.path}"
+            )
