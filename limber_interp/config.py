@@ -31,7 +31,7 @@ DEFAULT_CONFIG = "emoji_clip_linear"
 # rate of parameters that are frozen in every published config
 _UNREAD = """
 class_dict encs_dir eval_dataset_name eval_dataset_pct eval_every eval_steps fine_tune image_enc_lr load load_optimizer
-log_every optimizer_name run_blind save save_every seq_len tokenizer_name train_dataset_name wandb_project
+log_every optimizer_name run_blind save seq_len tokenizer_name train_dataset_name wandb_project
 """
 KEYS_WITHOUT_EFFECT = frozenset(_UNREAD.split())
 
@@ -79,6 +79,7 @@ class LimberConfig(BaseModel):
     gradient_clipping: NonNegativeFloat = 1.0
     image_embed_dropout_prob: Annotated[float, Field(ge=0, lt=1, description="on the projected prompt")] = 0.0
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 2
+    save_every: PositiveInt | None = Field(None, description="steps between checkpoints; None: none are written")
     bf16: bool = Field(True, description="the frozen language model computes in bfloat16; the projection in float32")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",
