@@ -36,6 +36,13 @@ class Whitened(nn.Module):
         return self.linear((encoding - self.mean) @ self.whitener)
 
     @torch.no_grad()
+    def start_from(self, weight: Float[Tensor, "d_out d_encoder"], bias: Float[Tensor, " d_out"]) -> None:
+        """Become the function of one layer on raw encodings: `folded` then returns that weight and bias."""
+        self.linear.bias.copy_(bias + weight @ self.mean)
+        inverse = torch.linalg.inv(self.whitener.double())  # the floor of its eigenvalues keeps it well conditioned
+        self.linear.weight.copy_((weight.double() @ inverse.T).to(weight.dtype))
+
+    @torch.no_grad()
     def folded(self) -> tuple[Float[Tensor, "d_out d_encoder"], Float[Tensor, " d_out"]]:
         """Weight and bias of the one layer that does the same to raw encodings."""
         weight = self.linear.weight @ self.whitener.T

@@ -35,3 +35,11 @@ def test_the_folded_layer_does_the_same_to_raw_encodings() -> None:
     raw = torch.from_numpy(_encodings()).float()
     weight, bias = layer.folded()
     torch.testing.assert_close(raw @ weight.T + bias, layer(raw), atol=1e-4, rtol=1e-4)
+
+
+def test_it_starts_as_the_layer_that_it_is_given() -> None:
+    torch.manual_seed(0)
+    given, raw = nn.Linear(4, 7), torch.from_numpy(_encodings()).float()
+    layer = Whitened(nn.Linear(4, 7), *statistics(_encodings(), seed=0))
+    layer.start_from(given.weight, given.bias)
+    torch.testing.assert_close(layer(raw), given(raw), atol=1e-3, rtol=1e-4)
