@@ -31,13 +31,17 @@ class Options(ModelOptions):
     """Instead of the config's."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Instead of the config's."""
+    method: Literal["gradient", "least-squares", "ridge", "procrustes"] = "gradient"
+    """How the projection is found: by training, or in closed form from encodings and caption embeddings."""
+    init: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Train from this projection, such as one found in closed form; none: from one drawn from the seed."""
     checkpointing: Literal["auto", "on", "off"] | None = None
     """Compute activations again in the backward pass instead of keeping them; auto: where memory asks for it."""
 
 
 def train(options: Options) -> Report:
     if options.projection is not None:
-        raise InputError(f"--projection {options.projection}: training starts from the seed alone; leave it out")
+        raise InputError(f"--projection {options.projection}: training starts from the seed, or from --init FILE")
     config = options.load_config(
         train_steps=options.train_steps,
         batch_size=options.batch_size,
@@ -62,8 +66,11 @@ def train(options: Options) -> Report:
         bar,
         device=options.device,
         dtype="float32" if options.dtype == "auto" else options.dtype,
+        method=options.method,
+        init=options.init,
     )
-    table = Table("measure", "nats per caption token", title=f"{config.name} after {config.train_steps} steps")
+    title = f"{config.name}, {options.method}, after {record.steps} steps"
+    table = Table("measure", "nats per caption token", title=title)
     for name, value in {
         "training loss": record.loss,
         **{f"held-out, {k}": v for k, v in record.held_out.items()},

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
-from limber_interp.models.limber import Limber, load
+from limber_interp.models.limber import UNTRAINED, Limber, load
 from limber_interp.models.projection import Projection
 from limber_interp.records import TrainingRun, check_writable, make_folder
+from limber_interp.training.closed_form import Method, fit
 from limber_interp.training.data import IGNORED, Example, caption_tokens, encodings, order, read_folder
 from limber_interp.training.memory import Checkpointing
 from limber_interp.training.objective import caption_loss
@@ -36,6 +37,8 @@ def train(
     progress: Progress = lambda items, _: items,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "float32",
+    method: Literal["gradient"] | Method = "gradient",
+    init: str | Path | None = None,
 ) -> TrainingRun:
     """Train a config's projection on a folder in LIMBER's format; encoder and language model stay frozen.
 
@@ -48,6 +51,8 @@ def train(
         encodings_folder: where the encodings are kept between runs; `out` if None.
         progress: wraps the iteration, with a description.
         dtype: in which the language model is kept; it computes in bfloat16 where the config's `bf16` says so.
+        method: "gradient", or a closed form, see `closed_form.fit`: in no step, with its fit in the log's one line.
+        init: a projection to start from instead of one drawn from the seed.
 
     Raises:
         InputError: unusable data, a projection that is there already, an output that cannot be written, or several
@@ -55,6 +60,8 @@ def train(
     """
     if (processes := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
         raise InputError(f"WORLD_SIZE {processes}: training runs in one process; start it without a launcher")
+    if method != "gradient" and init is not None:
+        raise InputError(f"method {method}: starts from nothing, in one go; leave out init")
     out = Path(out)
     paths = out / f"{config.name}.safetensors", out / f"{config.name}.jsonl"
     if paths[0].exists():  # a log alone was left by a run that did not end, and is replaced
@@ -67,10 +74,14 @@ def train(
 
     began = time.monotonic()
     torch.manual_seed(config.seed)
-    model = load(config, projection="none", device=device, dtype=dtype)
+    model = load(config, projection=UNTRAINED if init is None else init, device=device, dtype=dtype)
+    started_from = None if init is None else model.projection.sha256
     kept_in = out if encodings_folder is None else encodings_folder
     encoded = encodings(model, examples, kept_in, progress=lambda items: progress(items, "Encoding"))
-    trained, history = _fit(model, examples, encoded, paths[1], progress)
+    if method == "gradient":
+        trained, history = _fit(model, examples, encoded, paths[1], progress)
+    else:
+        trained, history = _closed_form(model, examples, encoded, method, paths[1], progress), []
     minutes = (time.monotonic() - began) / 60
 
     with torch.no_grad():
@@ -88,14 +99,24 @@ def train(
         log=str(paths[1]),
         examples=len(examples),
         steps=len(history),
-        loss=float(np.mean(history[-100:])),
+        loss=float(np.mean(history[-100:])) if history else held_out_losses(model, examples[:500], encoded)["right"],
         held_out=losses,
         minutes=minutes,
         manifest=replace(manifest, hashes=hashes, notes=()),
     )
     training = {"examples": run.examples, "steps": run.steps, "loss": run.loss, "held_out": losses}
+    training |= {"method": method, "init": started_from}
     model.projection.save(paths[0], {**run.manifest.as_dict(), "training": training}, model.encoder.n_positions)
     return run
+
+
+def _closed_form(
+    model: Limber, examples: list[Example], encoded: np.ndarray, method: Method, log_path: Path, progress: Progress
+) -> tuple[Tensor, Tensor]:
+    captions = [example.captions for example in examples]
+    found = fit(model, captions, encoded, method, model.config.seed, progress=lambda items: progress(items, "Fitting"))
+    log_path.write_text(json.dumps({"method": method, "strength": found.strength, "r2": found.r2}) + "\n")
+    return found.weight, found.bias
 
 
 def _fit(
@@ -139,7 +160,10 @@ def _trainable(projection: Projection, encoded: np.ndarray, config: LimberConfig
     linear = linear.to(projection.linear.weight.device)
     if not config.whiten:
         return linear
-    return Whitened(linear, *statistics(encoded, config.seed)).to(linear.weight.device)
+    whitened = Whitened(linear, *statistics(encoded, config.seed)).to(linear.weight.device)
+    if config.projection != UNTRAINED:  # a drawn layer is as good in these coordinates as in the others
+        whitened.start_from(linear.weight, linear.bias)
+    return whitened
 
 
 @torch.no_grad()

@@ -95,7 +95,7 @@ def test_several_processes_are_refused(folder: Path, tmp_path: Path, config, mon
     ("arguments", "line"),
     [
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
-        (["--projection", "p.ckpt"], "--projection p.ckpt: training starts from the seed alone"),
+        (["--projection", "p.ckpt"], "--projection p.ckpt: training starts from the seed, or from --init FILE"),
         (["--data", "nowhere"], "nowhere: no image_data/<n>/<id>.json in it"),
         (["--out", "{folder}/image_data/0/000.json/out"], "000.json/out: cannot be made: Not a directory"),
         (["--train-steps", "0"], "train_steps: Input should be greater than 0, found 0"),
