@@ -13,6 +13,7 @@ or by the head of a command's, so that `--help` and usage errors are instant.
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 import sys
@@ -190,6 +191,21 @@ def progress(items: Iterable[T], description: str, total: int | None = None) -> 
     return iter(
         track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
     )
+
+
+def share_of(option: str, text: str) -> float:
+    """A share as an option gives it, `1%` or `0.01`.
+
+    Raises:
+        InputError: it is none, or not from 0 to 1.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise InputError(f"{option} {text}: expected a share, such as 1% or 0.01")
+    return share
 
 
 def result_table(title: str) -> Table:

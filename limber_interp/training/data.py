@@ -13,7 +13,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import load_image
+from limber_interp.images import describe, load_image
 from limber_interp.models.limber import Limber
 from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.records import make_folder, write_atomically
@@ -59,9 +59,9 @@ def encodings(
                 images = [load_image(example.image) for example in examples[start : start + batch_size]]
                 encoded = model.encode(images).half()
                 if not (finite := encoded.isfinite().flatten(1).all(dim=1)).all():
+                    image = describe(examples[start + int(finite.int().argmin())].image)
                     raise InputError(
-                        f"{examples[start + int(finite.int().argmin())].image}: its encoding is not finite in float16 "
-                        "(above 65,504, or NaN); check the encoder's weights"
+                        f"{image}: its encoding is not finite in float16 (above 65,504, or NaN); check the encoder's weights"
                     )
                 stored[start : start + len(images)] = encoded.cpu().numpy()
             stored.flush()

@@ -30,7 +30,7 @@ def test_reads_limbers_folder_format_with_and_without_image_path(folder: Path) -
         ("[]", "not a record"),
         (json.dumps({"captions": "a dog"}), "not a record"),
         (json.dumps({"captions": []}), "no caption; mend the file"),
-        (json.dumps({"captions": ["a", "  "]}), "a caption is empty or no text: '  '"),
+        (json.dumps({"captions": ["a", "  "]}), "a caption is empty or no text: ' '"),
         (json.dumps({"captions": ["a"], "image_path": "images/gone.png"}), r"gone\.png is not there"),
     ],
 )

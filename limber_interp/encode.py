@@ -1,0 +1,107 @@
+"""Compute a frozen encoder's outputs for a data set once, as shards to train from."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.table import Table
+
+from limber_interp.cli import OutputOptions, Report, progress, run, share_of
+from limber_interp.config import DEFAULT_CONFIG, load_config
+from limber_interp.errors import InputError
+from limber_interp.records import Record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(OutputOptions):
+    """Compute a frozen encoder's outputs for a data set once, as shards to train from.
+
+    The language model is not needed. Run again, it goes on after the last whole shard.
+    """
+
+    data: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """Captioned images: LIMBER's folder, COCO captions .json, .tar shards (one, a folder, a pattern), .csv or .tsv."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Where the shards go."""
+    config: Annotated[str, tyro.conf.arg(metavar="NAME|PATH")] = DEFAULT_CONFIG
+    """Name of a config in configs/, or a YAML file: its encoder."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Of COCO captions and tables, where the images are not beside them."""
+    encoder_weights: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Weights of the image encoder, instead of the config's."""
+    shard_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 512
+    """Images in a shard; one is held in memory."""
+    batch_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
+    """Images that are encoded at once."""
+    max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
+    """Stop where more of the data than this cannot be used; what is left out is listed in FOLDER/rejected.jsonl."""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Of an encoder with random weights, instead of the config's."""
+
+
+@dataclass(frozen=True)
+class Encoded(Record):
+    """What `encode` wrote, or found there.
+
+    Attributes:
+        kept, rejected: images with an encoding, and without.
+        shape: of an encoding.
+        gigabytes: size of the encodings, in 10^9 bytes.
+        manifest: the shards' own: encoder, its hash and preprocessing, source.
+    """
+
+    out: str
+    kept: int
+    rejected: int
+    shape: tuple[int, int]
+    gigabytes: float
+    manifest: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"command": "encode", **super().as_dict()}
+
+
+def encode(options: Options) -> Report:
+    max_rejected = share_of("--max-rejected", options.max_rejected)
+    for name, value in (("--shard-size", options.shard_size), ("--batch-size", options.batch_size)):
+        if value < 1:
+            raise InputError(f"{name} {value}: expected at least 1")
+    config = load_config(options.config, encoder_weights=options.encoder_weights, seed=options.seed)
+    from limber_interp.devices import choose_device
+    from limber_interp.models.encoders import load_encoder
+    from limber_interp.training.datasets import open_dataset
+    from limber_interp.training.encode import encode as encode_dataset
+
+    def bar(items: Iterable[int], description: str) -> Iterable[int]:
+        return progress(items, description)
+
+    dataset = open_dataset(options.data, options.images)
+    encoder = load_encoder(config, choose_device(options.device))
+    found = encode_dataset(
+        encoder, dataset, options.out, options.shard_size, options.batch_size, max_rejected, progress=bar
+    )
+    kept, shape = int(found.kept.sum()), (found.n_positions, found.d_encoder)
+    record = Encoded(
+        str(options.out), kept, len(found.rejected), shape, 2e-9 * kept * shape[0] * shape[1], found.manifest
+    )
+    table = Table(title=f"{config.name}: encodings of {dataset.name}", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("folder", record.out)
+    table.add_row("images", f"{kept} ({record.rejected} rejected)")
+    table.add_row("each", f"{shape[0]} positions x {shape[1]}, float16")
+    table.add_row("size", f"{record.gigabytes:.3f} GB")
+    return Report(record, (table,))
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    return run("encode", Options, encode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""Reading encodings from the shards that `encode` wrote: by index, memory-mapped."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float16, Int
+from safetensors import SafetensorError, safe_open
+
+from limber_interp.errors import InputError
+from limber_interp.models.encoders import Encoder
+from limber_interp.training.datasets import Rejected, Rejections
+from limber_interp.weights import read_json
+
+MANIFEST = "manifest.json"
+REJECTED = "rejected.jsonl"
+MEND = "remove the two files of this number, and run limber_interp.encode again"
+
+
+class Encodings:
+    """Captions and encodings of a data set by its own indices, which rejected examples keep.
+
+    Attributes:
+        manifest: what the shards were made with.
+        kept: whether there is an example at each index.
+        rejected: index -> why there is none.
+        n_positions, d_encoder: of an encoding.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open a folder of shards.
+
+        Raises:
+            InputError: no such folder, an unfinished one, or a shard that cannot be read.
+        """
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
+        try:
+            self.name: str = self.manifest["source"]["name"]
+            self.n_positions, self.d_encoder = self.manifest["shape"]
+            self._shard_size: int = self.manifest["shard_size"]
+            count: int = self.manifest["source"]["count"]
+            n_shards = math.ceil(count / self._shard_size)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folder / MANIFEST}: not of encodings: {error!r}") from error
+        if "kept" not in self.manifest:
+            raise InputError(f"{folder}: unfinished encodings; run limber_interp.encode again, and it goes on")
+        self.rejected: dict[int, Rejected] = {}
+        self._captions: list[tuple[str, ...]] = []
+        self._row: list[int] = []  # of each index in its shard
+        sizes = [min(self._shard_size, count - shard * self._shard_size) for shard in range(n_shards)]
+        self._shards = [self._open(shard, size) for shard, size in enumerate(sizes)]
+        self.kept = np.array([bool(captions) for captions in self._captions])
+
+    def __len__(self) -> int:
+        return len(self._captions)
+
+    def usable(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " usable"]:
+        """The indices without those of rejected examples: these drop out, and nothing takes their places."""
+        return rows[self.kept[rows]]
+
+    def captions(self, index: int | np.integer) -> tuple[str, ...]:
+        """Captions of the example at an index; none if it was rejected."""
+        return self._captions[index]
+
+    def encoding(self, rows: Int[np.ndarray, " rows"]) -> Float16[np.ndarray, "rows image_pos d_encoder"]:
+        """Encodings at indices, in their order; each one is read from the disk on its own.
+
+        Raises:
+            InputError: an index whose example was rejected.
+        """
+        found = np.empty((len(rows), self.n_positions, self.d_encoder), dtype=np.float16)
+        for place, index in enumerate(rows.tolist()):
+            if index in self.rejected:
+                raise InputError(f"{self.folder}: no encoding at index {index}: {self.rejected[index]}")
+            row = self._row[index]
+            found[place] = self._shards[index // self._shard_size][row : row + 1][0]
+        return found
+
+    def sample(self, seed: int, count: int) -> Float16[np.ndarray, "rows image_pos d_encoder"]:
+        """Encodings at `count` indices drawn from the seed (or fewer: less the rejected ones, or all there are)."""
+        drawn = np.random.default_rng(seed).permutation(len(self))[:count]
+        return self.encoding(np.sort(self.usable(drawn)))
+
+    def rejections(self, path: Path, max_rejected: float = 0.01) -> Rejections:
+        """What was left out, to be listed at `path`."""
+        rejections = Rejections(self.name, len(self), path, max_rejected)
+        for index, rejected in self.rejected.items():
+            rejections.add(index, rejected)
+        return rejections
+
+    def _open(self, shard: int, count: int) -> Any:
+        weights, lines = shard_paths(self.folder, shard)
+        try:
+            rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+            n_kept = 0
+            for index, row in enumerate(rows, shard * self._shard_size):
+                self._row.append(n_kept)
+                self._captions.append(tuple(row.get("captions", ())))
+                if "rejected" in row:
+                    self.rejected[index] = Rejected(row["key"], row["rejected"])
+                else:
+                    n_kept += 1
+            encodings = safe_open(weights, framework="numpy").get_slice("encodings")
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            raise InputError(f"{weights}: cannot be read: {error}; {MEND}") from error
+        expected = [n_kept, self.n_positions, self.d_encoder]
+        if len(rows) != count or encodings.get_shape() != expected:
+            found = f"{len(rows)} lines and encodings {encodings.get_shape()}"
+            raise InputError(f"{weights}: found {found}, expected {count} and {expected}; {MEND}")
+        return encodings
+
+
+def open_encodings(folder: str | Path, encoder: Encoder | None = None) -> Encodings:
+    """Encodings from a folder that `encode` wrote.
+
+    Args:
+        encoder: the one that they have to be of.
+
+    Raises:
+        InputError: no such folder, an unfinished one, or encodings of another encoder or preprocessing.
+    """
+    encodings = Encodings(folder)
+    if encoder is not None:
+        found = encodings.manifest["encoder"]
+        if found["sha256"] != encoder.sha256:
+            raise InputError(
+                f"{folder}: encodings of {found['name']} (sha256 {found['sha256'][:12]}), but the encoder is "
+                f"{encoder.name} (sha256 {encoder.sha256[:12]}); encode the data with it into another folder"
+            )
+        if found["preprocessing"] != json.loads(json.dumps(encoder.preprocessing)):
+            raise InputError(
+                f"{folder}: images were preprocessed as {json.dumps(found['preprocessing'])}, but {encoder.name} "
+                f"takes {json.dumps(encoder.preprocessing)}; encode the data again into another folder"
+            )
+    return encodings
+
+
+def is_encodings(folder: str | Path) -> bool:
+    """Whether a path is a folder of encodings."""
+    return (Path(folder) / MANIFEST).is_file()
+
+
+def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:
+    """Of a shard's encodings, and of the lines on its examples."""
+    return folder / f"{shard:05d}.safetensors", folder / f"{shard:05d}.jsonl"
