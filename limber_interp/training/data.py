@@ -61,7 +61,8 @@ def encodings(
                 if not (finite := encoded.isfinite().flatten(1).all(dim=1)).all():
                     image = describe(examples[start + int(finite.int().argmin())].image)
                     raise InputError(
-                        f"{image}: its encoding is not finite in float16 (above 65,504, or NaN); check the encoder's weights"
+                        f"{image}: its encoding is not finite in float16 (above 65,504, or NaN); "
+                        "check the encoder's weights"
                     )
                 stored[start : start + len(images)] = encoded.cpu().numpy()
             stored.flush()
