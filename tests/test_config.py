@@ -64,6 +64,12 @@ def test_overrides_replace_and_none_leaves():
     assert config.projection == load_config("emoji_clip_linear").projection
 
 
+@pytest.mark.parametrize(("text", "read"), [("on", "on"), ("off", "off"), ("auto", "auto"), ("'on'", "on")])
+def test_yaml_reads_on_and_off_as_booleans(tmp_path, text: str, read: str):
+    (tmp_path / "mine.yml").write_text(f"encoder_name: beit\nimage_size: 64\ngradient_checkpointing: {text}\n")
+    assert load_config(tmp_path / "mine.yml").gradient_checkpointing == read
+
+
 def test_a_config_is_frozen():
     with pytest.raises(ValidationError, match="frozen"):
         load_config("clip_linear").lr = 1.0  # type: ignore[misc]

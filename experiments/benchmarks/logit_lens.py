@@ -98,12 +98,12 @@ def main(options: Options) -> None:
     for _ in range(1 + options.rounds):
         for name, run in runs.items():
             gc.collect()
-            before = _start(options.device)
+            before = start_watching(options.device)
             start = time.perf_counter()
             ids[name] = run()
-            _wait(options.device)
+            wait(options.device)
             seconds[name].append(time.perf_counter() - start)
-            peaks[name].append(_peak(options.device) - before)
+            peaks[name].append(peak(options.device) - before)
     if options.naive:
         same = (ids["ours"] == ids["naive"]).float().mean().item()
         assert same > 0.999, f"the naive way finds other tokens: {same:.1%} equal"
@@ -113,7 +113,7 @@ def main(options: Options) -> None:
         print(f"| {name} | {statistics.median(times[1:]):.2f} | {ratio:.2f} | {max(peaks[name]):.2f} |")
 
 
-def _start(device: str) -> float:
+def start_watching(device: str) -> float:
     """Begins to watch the peak, and gives what is held now, in GiB."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
@@ -123,11 +123,11 @@ def _start(device: str) -> float:
     return memory()["all"]
 
 
-def _peak(device: str) -> float:
+def peak(device: str) -> float:
     return torch.cuda.max_memory_allocated(device) / GIB if torch.device(device).type == "cuda" else memory()["peak"]
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
 
