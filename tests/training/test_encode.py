@@ -95,6 +95,9 @@ def test_too_many_rejections_stop_the_work(encoder: Encoder, broken: Path, tmp_p
     assert len((tmp_path / "e/rejected.jsonl").read_text().splitlines()) == 3
     with pytest.raises(InputError, match="unfinished encodings; run limber_interp.encode again"):
         open_encodings(tmp_path / "e")
+    before = shards(tmp_path / "e")
+    assert len(encode(encoder, open_dataset(broken), tmp_path / "e", shard_size=9, max_rejected=0.34)) == 9
+    assert shards(tmp_path / "e") == before, "a larger share takes what is there"
 
 
 def test_it_goes_on_after_the_last_whole_shard(encoder: Encoder, broken: Path, tmp_path: Path) -> None:
