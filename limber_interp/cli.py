@@ -139,13 +139,14 @@ class Report:
     """What a command has to say: a record (its JSON), and what to show of it on a terminal.
 
     `status` is the exit status; a command that finds out that something does not work (doctor) gives 1. `skipped` has a
-    line on each image that was left out; they are listed last.
+    line on each image that was left out; they are listed last. `silent`: another process says all this.
     """
 
     record: Record
     shown: tuple[RenderableType, ...]
     status: int = 0
     skipped: tuple[str, ...] = ()
+    silent: bool = False
 
 
 O = TypeVar("O", bound=OutputOptions)  # noqa: E741
@@ -162,7 +163,8 @@ def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Seq
         # Libraries print to standard output; whatever is not the result belongs to standard error
         with contextlib.redirect_stdout(sys.stderr), _log_to_stderr():
             report = work(options)
-        _write(report, options)
+        if not report.silent:
+            _write(report, options)
         for line in report.skipped:
             print(f"{name}: skipped {line}", file=sys.stderr)
         return report.status

@@ -1,5 +1,6 @@
 """Train a config's projection: encoder and language model frozen, one linear layer between them."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ class Options(ModelOptions):
     """Instead of the config's."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
     """Instead of the config's."""
+    save_every: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Steps between checkpoints, in <config>.checkpoints; none: the config's."""
+    resume: bool = False
+    """Go on after the newest whole checkpoint."""
     method: Literal["gradient", "least-squares", "ridge", "procrustes"] = "gradient"
     """How the projection is found: by training, or in closed form from encodings and caption embeddings."""
     init: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -46,6 +51,7 @@ def train(options: Options) -> Report:
         train_steps=options.train_steps,
         batch_size=options.batch_size,
         lr=options.lr,
+        save_every=options.save_every,
         gradient_checkpointing=options.checkpointing,
         projection="none",
     )
@@ -66,6 +72,7 @@ def train(options: Options) -> Report:
         bar,
         device=options.device,
         dtype="float32" if options.dtype == "auto" else options.dtype,
+        resume=options.resume,
         method=options.method,
         init=options.init,
     )
@@ -77,7 +84,7 @@ def train(options: Options) -> Report:
     }.items():
         table.add_row(name, f"{value:.4f}")
     table.caption = f"{record.projection} ({record.minutes:.1f} min)"
-    return Report(record, (table,))
+    return Report(record, (table,), silent=os.environ.get("RANK", "0") != "0")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -85,10 +85,12 @@ def test_the_log_of_a_run_that_did_not_end_is_replaced(folder: Path, tmp_path: P
     assert len(Path(run.log).read_text().splitlines()) == 1
 
 
-def test_several_processes_are_refused(folder: Path, tmp_path: Path, config, monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="WORLD_SIZE 2: training runs in one process"):
+def test_a_batch_that_processes_cannot_share(folder: Path, tmp_path: Path, config, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(InputError, match="batch_size 4: 3 processes cannot share it evenly"):
         train(config, folder, tmp_path / "out")
+    with pytest.raises(InputError, match="method ridge: runs in one process, found 3; start it without a launcher"):
+        train(config, folder, tmp_path / "out", method="ridge")
 
 
 @pytest.mark.parametrize(
