@@ -4,7 +4,7 @@
 
 Each round starts the run with --resume, waits for a random time after its first step, and sends SIGKILL to all of its
 processes. What is asserted: no round but a killed one fails, the last ends by itself, and the losses of all steps equal
-those of the run that was left alone. Each round writes a JSON line: steps in the log, and the checkpoints that are whole.
+those of the run that was left alone. Each round writes a JSON line: steps in the log, checkpoints that are whole.
 """
 
 import argparse
