@@ -1,4 +1,4 @@
-"""Compute a frozen encoder's outputs for a data set once, as shards to train from."""
+"""Compute a frozen encoder's outputs for a data set once, and keep them as shards."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from limber_interp.records import Record
 
 @dataclass(frozen=True, kw_only=True)
 class Options(OutputOptions):
-    """Compute a frozen encoder's outputs for a data set once, as shards to train from.
+    """Compute a frozen encoder's outputs for a data set once, and keep them as shards.
 
     The language model is not needed. Run again, it goes on after the last whole shard.
     """

@@ -87,9 +87,8 @@ def encode(
                     rejections.add(index, Rejected(row["key"], row["rejected"]))
             rejections.check()
     rejections.write()
-    if "kept" not in read_json(
-        out / MANIFEST
-    ):  # also where the shards are whole, but too much of them was rejected then
+    # Also where the shards are whole, but too much of them was rejected then
+    if "kept" not in read_json(out / MANIFEST):
         counts = {"kept": len(dataset) - len(rejections), "rejected": len(rejections)}
         _write_json(out / MANIFEST, {**manifest, **counts, "versions": installed_versions()})
     return open_encodings(out, encoder)
