@@ -47,12 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("build/reliability"))
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--save-every", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--longest", type=float, default=8.0, help="seconds of training after which a run is killed at most"
+        "--longest", type=float, default=6.0, help="seconds of training after which a run is killed at most"
     )
     parser.add_argument("--port", type=int, default=29_700)
     args = parser.parse_args(arguments)
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             json.dumps({"kill": kill, "steps": len(losses(out, args.config)), "whole": whole, "half": left}), flush=True
         )
-        if ended == 0:
+        if (out / f"{args.config}.safetensors").exists():  # it had ended, or was killed behind its end
             break
     else:
         process = start([*command(args, out), "--resume"])

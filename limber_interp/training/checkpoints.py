@@ -52,7 +52,8 @@ class Checkpoints:
         temporary = self.folder / f".step-{step:08d}.tmp"
         if rank == 0:
             make_folder(self.folder)
-            shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed here
+            for left in self.folder.glob(".step-*.tmp"):  # of a run that was killed while it wrote
+                shutil.rmtree(left)
         distributed.barrier()
         try:
             engine.save_checkpoint(str(temporary), tag="engine", save_latest=False, exclude_frozen_parameters=True)

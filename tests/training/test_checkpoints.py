@@ -93,6 +93,7 @@ def test_the_newest_whole_one_is_found_by_looking(captioned: Path, tmp_path: Pat
     expected = losses(tmp_path / "out")
     train(config, captioned, tmp_path / "out", resume=True)
     assert losses(tmp_path / "out")[:8] == expected
+    assert not list(checkpoints.folder.glob(".*")), "what was half written is gone with the next"
 
 
 def test_only_the_newest_are_kept(captioned: Path, tmp_path: Path, config) -> None:
