@@ -9,13 +9,13 @@ those of the run that was left alone. Each round writes a JSON line: steps in th
 
 import argparse
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import psutil
 
 from limber_interp.training.checkpoints import Checkpoints
 
@@ -33,7 +33,7 @@ def command(args: argparse.Namespace, out: Path) -> list[str]:
 
 def start(words: list[str]) -> subprocess.Popen:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, start_new_session=True, **quiet)  # a group of its own, which is killed as one
+    return subprocess.Popen(words, **quiet)
 
 
 def losses(out: Path, config: str) -> list[float]:
@@ -74,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
         time.sleep(rng.uniform(0, args.longest))
         ended = process.poll()
         if ended is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            of_launcher = psutil.Process(process.pid)
+            for one in (of_launcher, *of_launcher.children(recursive=True)):  # a launcher's ranks are in other groups
+                one.kill()
         _, said = process.communicate()
         assert ended in (None, 0), said
         whole = [checkpoint.step for checkpoint in checkpoints.whole()]
