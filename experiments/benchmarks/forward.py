@@ -19,6 +19,7 @@ import tyro
 from transformers import GPTJForCausalLM
 
 from experiments.benchmarks import random_gptj
+from experiments.benchmarks.watching import wait
 from limber_interp.models import load_hooked_gptj
 
 
@@ -56,10 +57,10 @@ def main(options: Options) -> None:
     apart = {}
     for _ in range(1 + options.rounds):
         for name, run in runs.items():
-            _wait(options.device)
+            wait(options.device)
             start = time.perf_counter()
             logits = run()
-            _wait(options.device)
+            wait(options.device)
             seconds[name].append(time.perf_counter() - start)
             apart[name] = (logits.float() - exact).abs().max().item()
     ratios = [ours / hf for ours, hf in zip(seconds["ours"], seconds["Hugging Face"], strict=True)][1:]
@@ -68,11 +69,6 @@ def main(options: Options) -> None:
     for name, times in seconds.items():
         ratio = statistics.median(ratios) if name == "ours" else 1.0
         print(f"| {name} | {statistics.median(times[1:]):.2f} | {ratio:.2f} | {apart[name]:.1e} |")
-
-
-def _wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _hf(folder: Path, dtype: torch.dtype, options: Options) -> Any:

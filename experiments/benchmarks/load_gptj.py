@@ -22,10 +22,10 @@ import torch
 import tyro
 
 from experiments.benchmarks import random_gptj
+from experiments.benchmarks.watching import GIB, memory
 
 GPT_J = "EleutherAI/gpt-j-6B"  # the name by which TransformerLens knows the architecture
 METHODS = ("ours", "transformers", "transformer_lens_no_processing", "transformer_lens")
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,6 @@ class Options:
     threads: int = 2
     child: bool = False
     """One method in this process; its numbers as JSON."""
-
-
-def memory() -> dict[str, float]:
-    """Resident memory in GiB: all of it, the anonymous part, and the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines if line.endswith(" kB")}
-    return {name: kib[key] / 2**20 for name, key in (("all", "VmRSS"), ("anonymous", "RssAnon"), ("peak", "VmHWM"))}
 
 
 def measure(method: str, folder: Path, options: Options) -> dict[str, float]:

@@ -13,13 +13,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import tyro
 
 from experiments.benchmarks import random_gptj
-from experiments.benchmarks.load_gptj import GIB, memory
+from experiments.benchmarks.watching import peak, start_watching, wait
 from limber_interp.layout import Layout
 from limber_interp.models import Limber, load
 from limber_interp.models.prompt import Prompt
@@ -111,25 +110,6 @@ def main(options: Options) -> None:
     for name, times in seconds.items():
         ratio = statistics.median(t / floor for t, floor in zip(times[1:], seconds[FLOOR][1:], strict=True))
         print(f"| {name} | {statistics.median(times[1:]):.2f} | {ratio:.2f} | {max(peaks[name]):.2f} |")
-
-
-def start_watching(device: str) -> float:
-    """Begins to watch the peak, and gives what is held now, in GiB."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device) / GIB
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory()["all"]
-
-
-def peak(device: str) -> float:
-    return torch.cuda.max_memory_allocated(device) / GIB if torch.device(device).type == "cuda" else memory()["peak"]
-
-
-def wait(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 if __name__ == "__main__":

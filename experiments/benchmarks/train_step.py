@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTJForCausalLM
 
 from experiments.benchmarks import random_gptj
-from experiments.benchmarks.logit_lens import peak, start_watching, wait
+from experiments.benchmarks.watching import peak, start_watching, wait
 from limber_interp.models import load_hooked_gptj
 from limber_interp.training.memory import Checkpointing
 from limber_interp.training.objective import caption_loss
