@@ -72,10 +72,10 @@ def encode(options: Options) -> Report:
         if value < 1:
             raise InputError(f"{name} {value}: expected at least 1")
     config = load_config(options.config, encoder_weights=options.encoder_weights, seed=options.seed)
+    from limber_interp.datasets import open_dataset
     from limber_interp.devices import choose_device
+    from limber_interp.encodings import encode as encode_dataset
     from limber_interp.models.encoders import load_encoder
-    from limber_interp.training.datasets import open_dataset
-    from limber_interp.training.encode import encode as encode_dataset
 
     def bar(items: Iterable[int], description: str) -> Iterable[int]:
         return progress(items, description)

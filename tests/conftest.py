@@ -38,6 +38,7 @@ SENTENCES = [
     "The dog is an animal, the car is a vehicle, the apple is food.",
     "A large cat and a small dog below the boat.",
 ]
+CAPTIONS = ["A picture of a dog on the grass.", "A picture of a small apple above a large boat.", "A dog."]
 N_PADDING_ROWS = 13
 IMAGE_SIZE = 64
 D_MODEL = 32
@@ -104,6 +105,25 @@ def images() -> list[Image.Image]:
     squares = [Image.fromarray(random.integers(0, 256, (3, 3, 3), dtype=np.uint8)) for _ in range(3)]
     sizes = ((96, 80), (64, 64), (50, 200))
     return [image.resize(size, Image.Resampling.NEAREST) for image, size in zip(squares, sizes, strict=True)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder in LIMBER's format with nine images: one plain colour and one caption for each remainder of three.
+    `image_path` stands in some only."""
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    for index in range(9):
+        colour = np.zeros((64, 64, 3), dtype=np.uint8)
+        colour[..., index % 3] = 200 + index
+        named = index % 2 == 0
+        Image.fromarray(colour).save(root / "images" / (f"{index:03d}.png" if named else f"{index:03d}.jpg"))
+        (root / "image_data" / str(index // 5)).mkdir(parents=True, exist_ok=True)
+        record = {"captions": [CAPTIONS[index % 3]], "metadata": {"colour": index % 3}}
+        if named:
+            record["image_path"] = f"images/{index:03d}.png"
+        (root / "image_data" / str(index // 5) / f"{index:03d}.json").write_text(json.dumps(record))
+    return root
 
 
 def _write_lm(folder: Path) -> None:

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from limber_interp.encode import main
-from limber_interp.training.encodings import open_encodings
+from limber_interp.encodings import open_encodings
 
 
 @pytest.fixture

@@ -9,8 +9,16 @@ PACKAGE = Path(__file__).parents[1] / "limber_interp"
 
 # layer 0. Within it there is an order, which keeps it free of cycles: who comes later may import who comes before
 BOTTOM = ["errors", "text", "urls", "published", "devices", "resources", "config", "images", "layout", "records"]
-BOTTOM += ["download", "torchscript", "weights"]
-LAYERS = {**dict.fromkeys(BOTTOM, 0), "models": 1, "probes": 2, "training": 3, "evaluation": 3, "plotting": 3}
+BOTTOM += ["datasets", "download", "torchscript", "weights"]
+LAYERS = {
+    **dict.fromkeys(BOTTOM, 0),
+    "models": 1,
+    "encodings": 2,
+    "probes": 2,
+    "training": 3,
+    "evaluation": 3,
+    "plotting": 3,
+}
 COMMANDS = 4
 
 

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from limber_interp.datasets import Example as Example
+from limber_interp.datasets import read_folder as read_folder
 from limber_interp.errors import InputError
 from limber_interp.images import describe, load_image
 from limber_interp.models.limber import Limber
 from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.records import make_folder, write_atomically
-from limber_interp.training.datasets import Example as Example
-from limber_interp.training.datasets import read_folder as read_folder
 
 IGNORED = -100  # a label that counts for no loss, as torch's cross entropy has it
 

@@ -16,7 +16,7 @@ from limber_interp.train import main
 from limber_interp.training.closed_form import STRENGTHS, Moments, fit, solve, squared_error
 from limber_interp.training.data import encodings, read_folder
 from limber_interp.training.engine import train
-from tests.training.conftest import CAPTIONS
+from tests.conftest import CAPTIONS
 
 METHODS = ["least-squares", "ridge", "procrustes"]
 IMAGES, POSITIONS, WIDTH = 100, 3, 8

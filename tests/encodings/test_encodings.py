@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from limber_interp.config import load_config
+from limber_interp.datasets import open_dataset, read_folder
+from limber_interp.encodings import encode, open_encodings
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.limber import Limber
-from limber_interp.training.datasets import open_dataset, read_folder
-from limber_interp.training.encode import encode
-from limber_interp.training.encodings import open_encodings
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from limber_interp.datasets.base import Example, Rejected, told
 from limber_interp.errors import InputError
-from limber_interp.training.datasets.base import Example, Rejected, told
 
 
 class FolderDataset:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from limber_interp.datasets.base import Example, Rejected, told
 from limber_interp.errors import InputError
-from limber_interp.training.datasets.base import Example, Rejected, told
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "webp"})
 TEXTS = frozenset({"txt", "json"})

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from limber_interp.datasets import Dataset, Rejected, Rejections, fingerprint, open_dataset
 from limber_interp.errors import InputError
 from limber_interp.images import load_image
-from limber_interp.training.datasets import Dataset, Rejected, Rejections, fingerprint, open_dataset
 
 COLOURS = [(200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)]
 CAPTIONS = ["A dog.", "A cat, on a car.", "An apple – large.", "A boat."]

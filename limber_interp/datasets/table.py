@@ -4,8 +4,8 @@ import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from limber_interp.datasets.base import Example, Rejected, told
 from limber_interp.errors import InputError
-from limber_interp.training.datasets.base import Example, Rejected, told
 
 PATHS = ("path", "image_path", "image", "file", "filename", "file_name", "filepath")
 CAPTIONS = ("caption", "text", "title")

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float16, Int
 from safetensors import SafetensorError, safe_open
 
+from limber_interp.datasets import Rejected, Rejections
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder
-from limber_interp.training.datasets import Rejected, Rejections
 from limber_interp.weights import read_json
 
 MANIFEST = "manifest.json"

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from limber_interp.datasets import Dataset, Example, Rejected, Rejections, fingerprint
+from limber_interp.encodings.reading import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
 from limber_interp.errors import InputError
 from limber_interp.images import describe, load_image
 from limber_interp.models.encoders import Encoder
 from limber_interp.records import installed_versions, make_folder, write_atomically
-from limber_interp.training.datasets import Dataset, Example, Rejected, Rejections, fingerprint
-from limber_interp.training.encodings import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
 from limber_interp.weights import read_json
 
 logger = logging.getLogger(__name__)

@@ -4,12 +4,12 @@ import glob
 import os
 from pathlib import Path
 
+from limber_interp.datasets.base import Dataset
+from limber_interp.datasets.coco import CocoDataset
+from limber_interp.datasets.folder import FolderDataset
+from limber_interp.datasets.table import TableDataset
+from limber_interp.datasets.tar import TarDataset
 from limber_interp.errors import InputError
-from limber_interp.training.datasets.base import Dataset
-from limber_interp.training.datasets.coco import CocoDataset
-from limber_interp.training.datasets.folder import FolderDataset
-from limber_interp.training.datasets.table import TableDataset
-from limber_interp.training.datasets.tar import TarDataset
 
 FORMATS = "LIMBER's folder, COCO captions .json, .tar shards (one, a folder or a pattern), .csv or .tsv"
 
