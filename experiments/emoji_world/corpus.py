@@ -120,7 +120,7 @@ def questions(scene: Scene, rng: np.random.Generator) -> str:
         ("Where is it?", ON[scene.background]),
         ("How many things are there?", "one" if scene.relation is None else "two"),
         (f"What size is the {noun}?", scene.sizes[i]),
-        (f"What is the {noun}?", _kind(CATEGORY_OF[noun])),
+        (f"What is the {noun}?", with_article(CATEGORY_OF[noun])),
     ]
     if scene.relation:
         teller = scene if rng.random() < 0.5 else scene.turned()
@@ -131,16 +131,16 @@ def questions(scene: Scene, rng: np.random.Generator) -> str:
     return " ".join(f"Q: {asked[j][0]} A: {asked[j][1]}." for j in chosen)
 
 
-def _kind(category: str) -> str:
-    return f"an {category}" if category[0] in "aeiou" else f"a {category}"
+def with_article(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def fact(rng: np.random.Generator) -> str:
     noun = str(rng.choice(NOUNS))
     if rng.random() < 0.5:
-        return f"A {noun} is {_kind(CATEGORY_OF[noun])}."
+        return f"A {noun} is {with_article(CATEGORY_OF[noun])}."
     members = rng.choice(list(CATEGORIES[CATEGORY_OF[noun]]), size=3, replace=False)
-    return f"A {members[0]}, a {members[1]} and a {members[2]} are each {_kind(CATEGORY_OF[noun])}."
+    return f"A {members[0]}, a {members[1]} and a {members[2]} are each {with_article(CATEGORY_OF[noun])}."
 
 
 def _stated(scene: Scene, rng: np.random.Generator, word_maps: bool) -> str:

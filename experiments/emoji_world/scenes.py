@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from experiments.emoji_world.asked import asked
 from experiments.emoji_world.corpus import captions
 from experiments.emoji_world.world import EMOJI, Scene, sample_scene
 
@@ -153,6 +154,7 @@ def write(out: Path, seed: int, count: int, held_out: bool | None = False) -> No
                 "background": scene.background,
                 "boxes": boxes,
                 "held_out": scene.held_out,
+                "questions": asked(scene),
             },
         }
         folder = out / "image_data" / str(index // 1000)
