@@ -8,7 +8,7 @@ over images, and `Counts.shuffled` is the control of everything: captions held a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -140,11 +140,12 @@ def similarity(counts: Counts, taxonomy: Taxonomy, of: Side = "true") -> Float[n
     Raises:
         InputError: a noun is not in the taxonomy.
     """
-    if of not in get_args(Side):
-        raise InputError(f"similarity of {of!r}: use one of {', '.join(get_args(Side))}")
-    ours, theirs = (counts.true, counts.told) if of == "true" else (counts.told, counts.true)
-    asked = ours & ~theirs if of == "wrong" else ours
-    found = np.full(ours.shape, np.nan)
+    asked, theirs = {
+        "true": (counts.true, counts.told),
+        "told": (counts.told, counts.true),
+        "wrong": (counts.told & ~counts.true, counts.true),
+    }[of]
+    found = np.full(asked.shape, np.nan)
     for image, word in np.argwhere(asked):
         others = np.flatnonzero(theirs[image])
         if others.size:

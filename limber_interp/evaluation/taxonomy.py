@@ -2,16 +2,16 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from limber_interp.errors import InputError
 from limber_interp.resources import resolve
 
 EMBEDDED = "limber_weights/emoji/taxonomy.json"  # of the embedded suite: see `Taxonomy.read`, `Lexicon.read`
 T = TypeVar("T")
-Tree = Mapping[str, Union["Tree", Sequence[str]]]  # names of groups, nested, and at the end of each way its nouns
+Tree = Mapping[str, Any]  # names of groups, nested, and at the end of each way a list of nouns
 
 
 class Taxonomy(ABC):
@@ -50,7 +50,7 @@ class Taxonomy(ABC):
         """The taxonomy of nested groups, `{"living": {"animal": ["dog", …]}}`: a noun's category is the last group.
 
         Raises:
-            InputError: a noun is in two groups.
+            InputError: a noun is in two groups, or these are no groups of nouns.
         """
         return _Tree(tree)
 
@@ -86,6 +86,7 @@ class Taxonomy(ABC):
 
 class _Tree(Taxonomy):
     def __init__(self, tree: Tree) -> None:
+        check_groups(tree, "taxonomy: it")
         self._ways: dict[str, tuple[str, ...]] = {}
         for way in ways(tree):
             other = self._ways.setdefault(way[-1], way)
@@ -169,16 +170,24 @@ def read_groups(path: str | Path, key: str) -> dict[str, Any]:
         groups = json.loads(found.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{found}: no groups of words under {key!r}: {error!r}") from error
-    if not _is_tree(groups):
-        raise InputError(f"{found}: {key!r} must be names of groups with lists of words or with groups")
+    check_groups(groups, f"{found}: {key!r}")
     return groups
 
 
-def _is_tree(groups: object) -> bool:
-    def is_words(group: object) -> bool:
-        return isinstance(group, list) and all(isinstance(word, str) and word for word in group)
+def check_groups(groups: object, what: str) -> None:
+    """Check that these are groups of words.
 
-    return isinstance(groups, dict) and all(is_words(group) or _is_tree(group) for group in groups.values())
+    Raises:
+        InputError: they are not.
+    """
+
+    def fit(group: object) -> bool:
+        if isinstance(group, Mapping):
+            return bool(group) and all(isinstance(name, str) and fit(below) for name, below in group.items())
+        return isinstance(group, list | tuple) and all(isinstance(word, str) and word for word in group)
+
+    if not isinstance(groups, Mapping) or not fit(groups):
+        raise InputError(f"{what} must be names of groups with lists of words or with groups")
 
 
 def ways(tree: Tree) -> Iterator[tuple[str, ...]]:
