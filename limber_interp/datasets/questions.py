@@ -82,15 +82,13 @@ def open_questions(
     """
     path = Path(path)
     if path.is_file() and path.suffix.lower() == ".json":
-        found = _read_vqa(path, images, annotations)
-    elif (path / "image_data").is_dir():
+        return _read_vqa(path, images, annotations)
+    if (path / "image_data").is_dir():
         if images is not None or annotations is not None:
             raise InputError(f"{path}: a folder in LIMBER's format names its images and has its answers itself")
-        found = _read_folder(path)
-    else:
-        reason = "neither" if path.exists() else "not there"
-        raise InputError(f"{path}: {reason}; expected VQA v2's questions .json, or LIMBER's folder with questions")
-    return found
+        return _read_folder(path)
+    reason = "neither" if path.exists() else "not there"
+    raise InputError(f"{path}: {reason}; expected VQA v2's questions .json, or LIMBER's folder with questions")
 
 
 def _read_folder(folder: Path) -> QuestionSet:
@@ -102,10 +100,11 @@ def _read_folder(folder: Path) -> QuestionSet:
         except Rejected as rejected:
             entries.append(rejected)
             continue
-        asked = example.metadata.get("questions", [])
+        asked = example.metadata.get("questions", []) if isinstance(example.metadata, dict) else []
         for i, row in enumerate(asked if isinstance(asked, list) else [asked]):
             entries.append(_question(f"{example.key}#{i}", example.image, row))
-    return _answered(QuestionSet(str(folder), entries, dataset.records), 'has no metadata["questions"] with answers')
+    _check_answered(str(folder), entries, 'has no metadata["questions"] with answers')
+    return QuestionSet(str(folder), entries, dataset.records)
 
 
 def _read_vqa(path: Path, images: str | Path | None, annotations: str | Path | None) -> QuestionSet:
@@ -134,7 +133,8 @@ def _read_vqa(path: Path, images: str | Path | None, annotations: str | Path | N
         _question(str(row["question_id"]), folder / name[style], values)
         for row, name, values in zip(asked, names, rows, strict=True)
     ]
-    return _answered(QuestionSet(str(path), entries, [path, answers]), f"none of them is answered in {answers}")
+    _check_answered(str(path), entries, f"none of them is answered in {answers}")
+    return QuestionSet(str(path), entries, [path, answers])
 
 
 def _annotations_of(path: Path) -> Path:
@@ -168,10 +168,9 @@ def _read(path: Path, key: str) -> dict[str, Any]:
 
 
 def _question(key: str, image: Path | bytes, row: Any) -> Question | Rejected:
-    try:
-        question, answers, kind = row["question"], row["answers"], row.get("kind", "")
-    except (KeyError, TypeError, AttributeError) as error:
-        return Rejected(key, f'not a question {{"question", "answers", "kind"}}: {error!r}')
+    if not isinstance(row, dict) or not row.keys() >= {"question", "answers"}:
+        return Rejected(key, f'not a question {{"question", "answers", "kind"}}: {row!r}')
+    question, answers, kind = row["question"], row["answers"], row.get("kind", "")
     if not isinstance(question, str) or not question.strip() or not isinstance(kind, str):
         return Rejected(key, f"the question is empty, or it or its kind no text: {question!r}, {kind!r}")
     if not isinstance(answers, list) or not answers:
@@ -181,8 +180,6 @@ def _question(key: str, image: Path | bytes, row: Any) -> Question | Rejected:
     return Question(image, question.strip(), tuple(answers), kind, key)
 
 
-def _answered(questions: QuestionSet, otherwise: str) -> QuestionSet:
-    """The set, if any question of it has an answer."""
-    if not any(isinstance(entry, Question) for entry in questions._entries):
-        raise InputError(f"{questions.name}: no question with an answer: {otherwise}")
-    return questions
+def _check_answered(name: str, entries: Sequence[Question | Rejected], otherwise: str) -> None:
+    if not any(isinstance(entry, Question) for entry in entries):
+        raise InputError(f"{name}: no question with an answer: {otherwise}")

@@ -13,7 +13,7 @@ from experiments.emoji_world.evaluate import score
 from experiments.emoji_world.report import table
 from experiments.emoji_world.suite import stages
 from limber_interp.config import config_names
-from limber_interp.training.data import read_folder
+from limber_interp.datasets import read_folder
 
 
 def has_font() -> bool:
@@ -110,7 +110,8 @@ def test_scenes_are_in_limbers_folder_format_and_hold_what_they_say(tmp_path: Pa
     assert len(examples) == 30
     for example in examples:
         facts = example.metadata
-        assert facts.keys() == {"nouns", "categories", "sizes", "relation", "background", "boxes", "held_out"}
+        told = {"nouns", "categories", "sizes", "relation", "background", "boxes", "held_out", "questions"}
+        assert facts.keys() == told
         assert facts["held_out"]
         assert len(facts["nouns"]) == len(facts["boxes"]) == 2
         (l0, t0, r0, b0), (l1, t1, r1, b1) = facts["boxes"]
