@@ -46,9 +46,15 @@ class Limber:
     """
 
     def __init__(
-        self, config: LimberConfig, encoder: Encoder, projection: Projection, lm: HookedTransformer, lm_folder: Path
+        self,
+        config: LimberConfig,
+        encoder: Encoder,
+        projection: Projection,
+        lm: HookedTransformer,
+        lm_folder: Path,
+        lm_sha256: str | None = None,
     ) -> None:
-        """Compose parts that are already on one device.
+        """Compose parts that are already on one device. `lm_sha256` spares the reading of a large one, where known.
 
         Raises:
             InputError: the projection's manifest says that it was trained with another encoder or language model.
@@ -61,6 +67,8 @@ class Limber:
         self.vocabulary: Vocabulary = vocabulary(lm)
         self.device: torch.device = lm.W_E.device
         self.dtype: torch.dtype = lm.cfg.dtype
+        if lm_sha256 is not None:
+            self.lm_sha256 = lm_sha256
         if "encoder" in projection.trained_with:
             projection.check_fit("encoder", encoder.name, encoder.sha256)
         if "lm" in projection.trained_with:  # reads all of a large model, so only where there is something to compare
@@ -249,6 +257,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     seed: int | None = None,
+    beside: Limber | None = None,
 ) -> Limber:
     """Load a config's encoder, projection and language model, ready to use.
 
@@ -257,6 +266,7 @@ def load(
         lm, encoder_weights, projection, seed: replace the config's.
         projection: "none" for an untrained one, drawn from the seed: to be trained, or as a control.
         device, dtype: of the language model, see `load_hooked_gptj`; the encoder and projection stay in float32.
+        beside: a model whose language model is taken, as it is, where the config names the same one.
 
     Raises:
         InputError: anything missing, broken, or not made for each other.
@@ -276,7 +286,10 @@ def load(
     device = choose_device(device)
     encoder = load_encoder(config)
     lm_folder = locate_lm(config.lm_name)
-    hooked = load_hooked_gptj(lm_folder, dtype, device)
+    if beside is not None and beside.lm_folder == lm_folder:
+        device, hooked, sha256 = beside.device, beside.lm, beside.lm_sha256
+    else:
+        hooked, sha256 = load_hooked_gptj(lm_folder, dtype, device), None
     shape = encoder.d_encoder, hooked.cfg.d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
         with torch.random.fork_rng(devices=[]):
@@ -287,7 +300,7 @@ def load(
         between = encoder.name, config.lm_name
         linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=between)
         linear.check_published(config.name, path)
-    limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder)
+    limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder, sha256)
     for note in limber.notes:
         logger.warning("%s: %s", config.name, note)
     return limber

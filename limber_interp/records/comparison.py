@@ -139,9 +139,12 @@ class ComparedImage(Record):
     seen: UInt8[np.ndarray, "height width 3"] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        values = super().as_dict()
-        del values["seen"]
-        return values
+        return {
+            "key": self.key,
+            "image": self.image,
+            "references": list(self.references),
+            "captions": dict(self.captions),
+        }
 
 
 @dataclass(frozen=True)

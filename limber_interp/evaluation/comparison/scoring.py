@@ -1,0 +1,68 @@
+"""From a number per image to what a table shows: estimates, their intervals, and paired differences."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from jaxtyping import Float
+
+from limber_interp.evaluation.statistics import bootstrap, bootstrap_ratio, holm, paired
+from limber_interp.records import Contrast, Estimate, Metric, Score
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A number of each entry for each image; NaN where there is none.
+
+    Attributes:
+        weights: of the images, where one stands for several things (questions); None: all weigh the same.
+    """
+
+    values: Float[np.ndarray, "entry image"]
+    weights: Float[np.ndarray, " image"] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of all entries.
+
+    Attributes:
+        chance: of each entry, see `Metric.chance`.
+        groups: (by what, which group) -> the values within it.
+        per_image: whether the images are those that are captioned, in their order.
+    """
+
+    metric: Metric
+    sample: Sample
+    chance: Float[np.ndarray, " entry"] | None = None
+    groups: Mapping[tuple[str, str], Sample] = field(default_factory=dict)
+    per_image: bool = True
+
+
+def scores(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Score]:
+    """Each entry's, over all and in each group."""
+    metric = measured.metric.name
+    chance = np.full(len(entries), np.nan) if measured.chance is None else measured.chance
+    for row, entry in enumerate(entries):
+        yield Score(entry, metric, _estimate(measured.sample, row, seed), float(chance[row]))
+        for (by, group), sample in measured.groups.items():
+            yield Score(entry, metric, _estimate(sample, row, seed), by=by, group=group)
+
+
+def contrasts(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Contrast]:
+    """Of every pair of entries, over the images that both have a value for."""
+    pairs = list(combinations(range(len(entries)), 2))
+    values, weights = measured.sample.values, measured.sample.weights
+    if weights is not None:  # so that the mean is the weighted one; an image without weight has no value
+        values = values * weights / weights[weights > 0].mean()
+    found = [paired(values[a], values[b], seed) for a, b in pairs]
+    corrected = holm([difference.p for difference in found])
+    for (a, b), difference, p in zip(pairs, found, corrected.tolist(), strict=True):
+        yield Contrast(measured.metric.name, entries[a], entries[b], difference, p)
+
+
+def _estimate(sample: Sample, row: int, seed: int) -> Estimate:
+    if sample.weights is None:
+        return bootstrap(sample.values[row], seed)
+    return bootstrap_ratio(np.nan_to_num(sample.values[row]) * sample.weights, sample.weights, seed)
