@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import tyro
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.table import Table
+from rich.text import Text
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
@@ -187,12 +188,23 @@ def _fail(name: str, line: str, status: int, error: Exception | None = None) -> 
     return status
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
-    """Iterate with a progress bar on standard error, which disappears at its end."""
+def progress(
+    items: Iterable[T], description: str, total: int | None = None, note: Callable[[], str] = str
+) -> Iterator[T]:
+    """Iterate with a progress bar on standard error, which disappears at its end; `note` is asked for what to add."""
     console = Console(stderr=True)
-    return iter(
-        track(items, description, total=total, console=console, transient=True, disable=not console.is_terminal)
-    )
+    columns = [*Progress.get_default_columns(), MofNCompleteColumn(), _Note(note)]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield from bar.track(items, total=total, description=description)
+
+
+class _Note(ProgressColumn):
+    def __init__(self, note: Callable[[], str]) -> None:
+        super().__init__()
+        self._note = note
+
+    def render(self, task: Task) -> Text:
+        return Text(self._note())
 
 
 def share_of(option: str, text: str) -> float:

@@ -30,7 +30,7 @@ DEFAULT_CONFIG = "emoji_clip_linear"
 # LIMBER's configuration class knows these keys, but its code never reads them; `image_enc_lr` it reads, as the learning
 # rate of parameters that are frozen in every published config
 _UNREAD = """
-class_dict encs_dir eval_dataset_name eval_dataset_pct eval_every eval_steps fine_tune image_enc_lr load load_optimizer
+class_dict encs_dir eval_dataset_name eval_dataset_pct eval_steps fine_tune image_enc_lr load load_optimizer
 log_every optimizer_name run_blind save seq_len tokenizer_name train_dataset_name wandb_project
 """
 KEYS_WITHOUT_EFFECT = frozenset(_UNREAD.split())
@@ -73,13 +73,14 @@ class LimberConfig(BaseModel):
     train_steps: PositiveInt = 15_000
     lr: PositiveFloat = 8.0e-4
     min_lr: NonNegativeFloat = 0.0
-    warmup_num_steps: NonNegativeInt = 100
+    warmup_num_steps: PositiveInt = 100
     lr_decay_iters: PositiveInt | None = Field(None, description="None: constant after the warm-up")
     weight_decay: NonNegativeFloat = 0.0
     gradient_clipping: NonNegativeFloat = 1.0
     image_embed_dropout_prob: Annotated[float, Field(ge=0, lt=1, description="on the projected prompt")] = 0.0
     zero_stage: Annotated[int, Field(ge=0, le=2)] = 2
     save_every: PositiveInt | None = Field(None, description="steps between checkpoints; None: none are written")
+    eval_every: PositiveInt | None = Field(None, description="steps between held-out losses; None: at the end alone")
     bf16: bool = Field(True, description="the frozen language model computes in bfloat16; the projection in float32")
     gradient_checkpointing: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -5,13 +5,22 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.table import Table
 
-from limber_interp.cli import ModelOptions, Report, progress, run
+from limber_interp.cli import FIGURE_SUFFIXES, ModelOptions, Report, progress, result_table, run, share_of
+from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
+from limber_interp.records import TrainingPlan, TrainingRun, check_writable, make_folder
+
+if TYPE_CHECKING:
+    from limber_interp.datasets import Dataset
+    from limber_interp.encodings import Encodings
+    from limber_interp.models.limber import Limber
+    from limber_interp.training.steps import Course
+
+ON_A_SHEET = 8  # held-out images, captioned at every evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,20 +29,47 @@ class Options(ModelOptions):
 
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Where <config>.safetensors and its log <config>.jsonl go; a projection there is not replaced."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Captioned images in LIMBER's folder format; none: the config's train_dataset_dir."""
-    held_out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The same, unseen, for the losses at the end; none: the config's eval_dataset_dir."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Captioned images: LIMBER's folder, COCO captions .json, .tar shards, .csv or .tsv; or what limber_interp.encode
+    made of them; none: the config's train_dataset_dir."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Of COCO captions and tables, where the images are not beside them."""
+    held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir."""
+    max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
+    """Stop where more of the data than this cannot be used; what is left out is listed in <config>.rejected.jsonl."""
     encodings: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Keep the frozen encoder's outputs here between runs; none: in the output folder."""
+    live: bool = False
+    """Encode each image whenever its turn comes, and keep nothing: for data whose encodings would fill the disk."""
     train_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Instead of the config's."""
+    """Instead of the config's, as are the next ones."""
     batch_size: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Instead of the config's."""
+    """Of all processes together."""
+    gradient_accumulation_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Batches in a step."""
     lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
-    """Instead of the config's."""
+    """Highest learning rate."""
+    min_lr: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Where the warm-up begins and the decay ends."""
+    warmup_num_steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Steps of linear warm-up."""
+    lr_decay_iters: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Step at which the linear decay has ended."""
+    weight_decay: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Of AdamW."""
+    gradient_clipping: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Largest norm of the gradient; 0: any."""
+    image_embed_dropout_prob: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    """Dropout on the projected prompt."""
+    zero_stage: Annotated[int | None, tyro.conf.arg(metavar="0|1|2")] = None
+    """DeepSpeed's ZeRO: what of optimizer and gradients the processes split among them."""
+    bf16: bool | None = None
+    """Whether the language model computes in bfloat16."""
     save_every: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Steps between checkpoints, in <config>.checkpoints; none: the config's."""
+    """Steps between checkpoints, in <config>.checkpoints."""
+    eval_every: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Steps between held-out losses and sheets of captions, in <config>.sheets; the best projection is kept."""
     resume: bool = False
     """Go on after the newest whole checkpoint."""
     method: Literal["gradient", "least-squares", "ridge", "procrustes"] = "gradient"
@@ -42,49 +78,177 @@ class Options(ModelOptions):
     """Train from this projection, such as one found in closed form; none: from one drawn from the seed."""
     checkpointing: Literal["auto", "on", "off"] | None = None
     """Compute activations again in the backward pass instead of keeping them; auto: where memory asks for it."""
+    ckpt: bool = False
+    """Also write <config>.ckpt, the projection as LIMBER's own code reads it."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Draw the curves of the run; the ending chooses the format (.png, .pdf, .svg)."""
+    tensorboard: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Write TensorBoard's events here."""
+    dry_run: bool = False
+    """Take ten steps, say what the whole run would take, and write nothing."""
+
+    def check_outputs(self) -> None:
+        super().check_outputs()
+        if self.figure is not None:
+            check_writable(self.figure, FIGURE_SUFFIXES)
+
+    def training_config(self) -> LimberConfig:
+        """The config with every setting that these options replace."""
+        if self.projection is not None:
+            raise InputError(f"--projection {self.projection}: training starts from the seed, or from --init FILE")
+        same = (
+            "train_steps", "batch_size", "gradient_accumulation_steps", "lr", "min_lr", "warmup_num_steps",
+            "lr_decay_iters", "weight_decay", "gradient_clipping", "image_embed_dropout_prob", "zero_stage", "bf16",
+            "save_every", "eval_every",
+        )  # fmt: skip
+        settings = {name: getattr(self, name) for name in same}
+        return self.load_config(**settings, gradient_checkpointing=self.checkpointing, projection="none")
 
 
 def train(options: Options) -> Report:
-    if options.projection is not None:
-        raise InputError(f"--projection {options.projection}: training starts from the seed, or from --init FILE")
-    config = options.load_config(
-        train_steps=options.train_steps,
-        batch_size=options.batch_size,
-        lr=options.lr,
-        save_every=options.save_every,
-        gradient_checkpointing=options.checkpointing,
-        projection="none",
-    )
-    data = options.data or config.train_dataset_dir
-    if data is None:
-        raise InputError(f"config {config.name}: names no train_dataset_dir; give --data FOLDER")
+    max_rejected = share_of("--max-rejected", options.max_rejected)
+    config = options.training_config()
+    if (data := options.data or config.train_dataset_dir) is None:
+        raise InputError(f"config {config.name}: names no train_dataset_dir; give --data PATH")
+    held_out = options.held_out or config.eval_dataset_dir
     from limber_interp.training.engine import train as train_projection
+    from limber_interp.training.examples import open_data
+
+    source, unseen = open_data(data, options.images), None if held_out is None else open_data(held_out)
+    watched = _Watched()
 
     def bar(items: Iterable[int], description: str) -> Iterable[int]:
-        return progress(items, description)
+        return progress(items, description, note=watched.note)
 
+    dtype = "float32" if options.dtype == "auto" else options.dtype
+    if options.dry_run:
+        from limber_interp.training.plan import plan
+
+        found = plan(config, source, bar, options.device, dtype, options.live)
+        return Report(found, _planned(config, found), silent=not _first())
     record = train_projection(
         config,
-        data,
+        source,
         options.out,
-        options.held_out or config.eval_dataset_dir,
+        unseen,
         options.encodings,
         bar,
         device=options.device,
-        dtype="float32" if options.dtype == "auto" else options.dtype,
+        dtype=dtype,
         resume=options.resume,
         method=options.method,
         init=options.init,
+        live=options.live,
+        max_rejected=max_rejected,
+        tensorboard=options.tensorboard,
+        watch=watched.see,
+        evaluated=_Sheets(unseen, options.out / f"{config.name}.sheets").draw,
+        ckpt=options.ckpt,
     )
-    title = f"{config.name}, {options.method}, after {record.steps} steps"
-    table = Table("measure", "nats per caption token", title=title)
+    if options.figure is not None and _first():
+        from limber_interp.plotting.training import figure
+
+        figure(record, options.figure)
+    return Report(record, _shown(config, options.method, record), silent=not _first())
+
+
+def _shown(config: LimberConfig, method: str, record: TrainingRun) -> tuple:
+    table = result_table(f"{config.name}, {method}, after {record.steps} steps")
+    table.add_column("measure")
+    table.add_column("nats per caption token", justify="right")
+    table.add_row("training loss", f"{record.loss:.4f}")
+    for kind, value in record.held_out.items():
+        table.add_row(f"held-out, {kind} image" if kind != "none" else "held-out, no image", f"{value:.4f}")
+    said = [f"{record.projection} ({record.minutes:.1f} min, {record.examples} examples, {record.rejected} rejected)"]
+    if record.pace:
+        pace = record.pace
+        said.append(
+            f"{pace['images_per_s']:.1f} images/s, {pace['tokens_per_s']:.0f} caption tokens/s; a step takes "
+            f"{pace['seconds']:.3f} s, of which {pace['data_seconds']:.3f} s waiting for data"
+        )
+        if pace["data_seconds"] > pace["seconds"] / 2:
+            said.append("bound by reading the data: encode it once (limber_interp.encode), or put it on a faster disk")
+    table.caption = "\n".join(said)
+    return (table,)
+
+
+def _planned(config: LimberConfig, found: TrainingPlan) -> tuple:
+    table = result_table(f"{config.name}: what training would take on {found.device}")
+    table.add_column("", overflow="fold")
+    table.add_column("", overflow="fold")
+    checkpointing = "checkpointed" if found.checkpointing else "kept"
     for name, value in {
-        "training loss": record.loss,
-        **{f"held-out, {k}": v for k, v in record.held_out.items()},
+        "trained, frozen": f"{found.trainable:,} and {found.frozen:,} parameters",
+        "data": f"{found.examples:,} examples, each seen {found.epochs:.3g} times",
+        "a step": f"{found.images_per_step:,} images of {found.prompt_pos} positions, {found.tokens_per_step:,.0f} "
+        f"caption tokens; {found.processes} process{'es' if found.processes > 1 else ''}",
+        "memory": f"peak {found.peak_bytes / 2**30:.2f} GiB; activations of a batch: "
+        f"{found.activation_bytes / 2**30:.2f} GiB, {checkpointing}",
+        "time of a step": f"{found.step_seconds:.3g} s, {found.data_seconds:.3g} s of it waiting for data",
+        "encoding beforehand": f"{_span(found.encoding_seconds)}, {found.encodings_bytes / 1e9:.3g} GB"
+        if found.encodings_bytes
+        else "none",
+        "all": f"{found.steps:,} steps: {_span(found.total_seconds)}",
     }.items():
-        table.add_row(name, f"{value:.4f}")
-    table.caption = f"{record.projection} ({record.minutes:.1f} min)"
-    return Report(record, (table,), silent=os.environ.get("RANK", "0") != "0")
+        table.add_row(name, value)
+    table.caption = "after ten measured steps; nothing was written"
+    table.show_header = False
+    return (table,)
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+class _Watched:
+    """What the progress bar says of the run behind it."""
+
+    def __init__(self) -> None:
+        self._course: Course | None = None
+
+    def see(self, course: "Course") -> None:
+        self._course = course
+
+    def note(self) -> str:
+        if self._course is None:
+            return ""
+        line, now = self._course.lines[-1], self._course.measured[-1]
+        return (
+            f"loss {line['loss']:.3f}  lr {line['lr']:.1e}  {now['images_per_s']:.0f} images/s  "
+            f"{now['tokens_per_s']:.0f} tokens/s"
+        )
+
+
+class _Sheets:
+    """A sheet of captioned held-out images at every evaluation."""
+
+    def __init__(self, unseen: "Dataset | Encodings | None", folder: Path) -> None:
+        self._unseen = unseen
+        self._folder = folder
+
+    def draw(self, step: int, model: "Limber") -> None:
+        from limber_interp.datasets import Dataset, Rejected
+        from limber_interp.evaluation.captions import captions
+        from limber_interp.plotting.captions import figure
+
+        if not isinstance(self._unseen, Dataset):
+            return  # encodings alone: there is no image to show
+        images = []
+        for index in range(len(self._unseen)):
+            try:
+                images.append(self._unseen[index].image)
+            except Rejected:
+                continue
+            if len(images) == ON_A_SHEET:
+                break
+        figure(captions(model, images), make_folder(self._folder) / f"step-{step:08d}.png")
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -9,10 +9,10 @@ import pytest
 from experiments.emoji_world.evaluate import score
 from experiments.emoji_world.report import write_tables
 from limber_interp.config import config_names
+from limber_interp.datasets import Example, read_folder
 from limber_interp.models.limber import Limber, load
 from limber_interp.probes import nearest_tokens
 from limber_interp.resources import weights_dir
-from limber_interp.training.data import Example, read_folder
 
 REPOSITORY = Path(__file__).parents[1]
 EMBEDDED = [name for name in config_names() if name.startswith("emoji_")]

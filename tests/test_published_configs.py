@@ -66,7 +66,7 @@ def test_it_says_the_same_as_ours(published, caplog):
     assert config.model_dump(exclude=places) == ours.model_dump(exclude=places)
     assert (config.lr, config.lr_decay_iters, config.warmup_num_steps) == (8e-4, 300_000, 100)
     (line,) = caplog.messages
-    ignored = "eval_dataset_name, eval_every, image_enc_lr, load, save, train_dataset_name"
+    ignored = "eval_dataset_name, image_enc_lr, load, save, train_dataset_name"
     encs_dir = "encs_dir, " if config.name == "clip_linear" else ""
     assert line == f"config {config.name}: keys of LIMBER's that have no effect: {encs_dir}{ignored}"
 

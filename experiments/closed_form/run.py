@@ -17,7 +17,6 @@ from experiments.emoji_world.evaluate import measure
 from experiments.emoji_world.scenes import write
 from limber_interp.config import load_config
 from limber_interp.records import write_atomically
-from limber_interp.training.data import read_folder
 from limber_interp.training.engine import train
 
 HERE = Path(__file__).parent
@@ -65,7 +64,6 @@ def main(arguments: list[str] | None = None) -> None:
     for name, (seed, count) in SCENES.items():
         if not (BUILD / "scenes" / name).exists():
             write(BUILD / "scenes" / name, seed, count)
-    unseen = read_folder(BUILD / "scenes/eval")
     path = HERE / f"{args.config}.json"
     rows = json.loads(path.read_text()) if path.exists() else {}
     shipped = "trained, as shipped (2,000 steps, 32,000 scenes)"
@@ -75,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
             continue
         projection, minutes = (None, None) if name == shipped else found(args.config, name, args.steps)
         model = limber_interp.load(args.config, projection=projection, device="cpu", dtype="float32")
-        rows[label] = {"minutes": minutes, **measure(model, unseen, BUILD / "encodings")}
+        rows[label] = {"minutes": minutes, **measure(model, BUILD / "scenes/eval", BUILD / "encodings")}
         text = json.dumps(rows, indent=1, ensure_ascii=False)
         write_atomically(path, lambda temporary, text=text: temporary.write_text(text))
     print(table(rows))

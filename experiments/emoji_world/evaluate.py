@@ -16,10 +16,12 @@ import torch
 import limber_interp
 from experiments.emoji_world.corpus import BESIDE, PROMPT
 from experiments.emoji_world.world import CATEGORY_OF, NOUNS, OPPOSITE
+from limber_interp.datasets import Example, open_dataset, read_folder
+from limber_interp.encodings import encode_once
 from limber_interp.models.limber import Limber
 from limber_interp.probes import nearest_tokens
-from limber_interp.training.data import Example, encodings, read_folder
-from limber_interp.training.engine import held_out_losses
+from limber_interp.training.examples import Stored, in_batches
+from limber_interp.training.held_out import held_out_losses
 
 K = 5
 RELATION_OF = {words: relation for relation, words in BESIDE.items()}
@@ -100,7 +102,8 @@ def _nearest_ids(model: Limber, vectors: torch.Tensor) -> np.ndarray:
     return cosine.topk(K).indices.numpy()
 
 
-def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed: int = 0) -> dict:
+def measure(model: Limber, scenes: Path, encodings_folder: Path, seed: int = 0) -> dict:
+    examples = read_folder(scenes)
     facts = [example.metadata for example in examples]
     told = captions(model, examples)
     right = [score(caption, fact) for caption, fact in zip(told, facts, strict=True)]
@@ -111,7 +114,8 @@ def measure(model: Limber, examples: list[Example], encodings_folder: Path, seed
         return round(float(np.nanmean(kept)), 4) if kept else None
 
     one = [len(fact["nouns"]) == 1 for fact in facts]
-    losses = held_out_losses(model, examples, encodings(model, examples, encodings_folder))
+    encodings = encode_once(model.encoder, open_dataset(scenes), encodings_folder, max_rejected=0.0)
+    losses = held_out_losses(model, in_batches(Stored(encodings)))
     return {
         "scenes": len(examples),
         "nouns": mean(right, "nouns"),
@@ -138,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     model = limber_interp.load(args.config, lm=args.lm, projection=args.projection, dtype="float32")
     assert all(model.vocabulary.id_of(noun) for noun in NOUNS)
-    print(json.dumps(measure(model, read_folder(args.scenes), args.encodings), indent=2, ensure_ascii=False))
+    print(json.dumps(measure(model, args.scenes, args.encodings), indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

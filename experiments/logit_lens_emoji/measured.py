@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from limber_interp.datasets import Example
 from limber_interp.models import Limber
 from limber_interp.probes.controls import Substitutes, derangement, generator
 from limber_interp.probes.layers import capture, read_layers
 from limber_interp.probes.lens import EmbeddingLens, UnembeddingLens, read
-from limber_interp.training.data import Example
 
 K = 5
 DRAWS = ("noise", "random_map", "random_encoder")

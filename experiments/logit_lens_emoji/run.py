@@ -18,9 +18,9 @@ from experiments.emoji_world.scenes import IMAGE_SIZE, write
 from experiments.emoji_world.suite import CONFIGS
 from experiments.logit_lens_emoji.measured import K, best_tokens, object_positions, prompts
 from experiments.logit_lens_emoji.shown import draw, table
+from limber_interp.datasets import Example, read_folder
 from limber_interp.models import Limber
 from limber_interp.records import write_atomically
-from limber_interp.training.data import Example, read_folder
 
 HERE = Path(__file__).parent
 

@@ -110,6 +110,15 @@ class Rejections:
     def add(self, index: int, rejected: Rejected) -> None:
         self._found[index] = rejected
 
+    def rows(self) -> list[tuple[int, str, str]]:
+        """(index, key, reason) of each, by index: plain values, to be sent or stored."""
+        return [(index, rejected.key, rejected.reason) for index, rejected in sorted(self._found.items())]
+
+    def extend(self, rows: Iterable[tuple[int, str, str]]) -> None:
+        """Add what `rows` gave, of this run earlier or of another process."""
+        for index, key, reason in rows:
+            self.add(index, Rejected(key, reason))
+
     def write(self) -> None:
         """List them, the file whole or as it was before.
 
@@ -117,8 +126,7 @@ class Rejections:
             InputError: the path cannot be written.
         """
         rows = [
-            {"source": self.source, "index": index, "key": rejected.key, "reason": rejected.reason}
-            for index, rejected in sorted(self._found.items())
+            {"source": self.source, "index": index, "key": key, "reason": reason} for index, key, reason in self.rows()
         ]
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(self.path, lambda temporary: temporary.write_text(lines, encoding="utf-8"))

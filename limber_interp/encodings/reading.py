@@ -26,6 +26,7 @@ class Encodings:
         manifest: what the shards were made with.
         kept: whether there is an example at each index.
         rejected: index -> why there is none.
+        keys: name of the example at each index.
         n_positions, d_encoder: of an encoding.
     """
 
@@ -48,6 +49,7 @@ class Encodings:
         if "kept" not in self.manifest:
             raise InputError(f"{folder}: unfinished encodings; run limber_interp.encode again, and it goes on")
         self.rejected: dict[int, Rejected] = {}
+        self.keys: list[str] = []
         self._captions: list[tuple[str, ...]] = []
         self._row: list[int] = []  # of each index in its shard
         sizes = [min(self._shard_size, count - shard * self._shard_size) for shard in range(n_shards)]
@@ -56,10 +58,6 @@ class Encodings:
 
     def __len__(self) -> int:
         return len(self._captions)
-
-    def usable(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " usable"]:
-        """The indices without those of rejected examples: these drop out, and nothing takes their places."""
-        return rows[self.kept[rows]]
 
     def captions(self, index: int | np.integer) -> tuple[str, ...]:
         """Captions of the example at an index; none if it was rejected."""
@@ -79,17 +77,21 @@ class Encodings:
             found[place] = self._shards[index // self._shard_size][row : row + 1][0]
         return found
 
-    def sample(self, seed: int, count: int) -> Float16[np.ndarray, "rows image_pos d_encoder"]:
-        """Encodings at `count` indices drawn from the seed (or fewer: less the rejected ones, or all there are)."""
-        drawn = np.random.default_rng(seed).permutation(len(self))[:count]
-        return self.encoding(np.sort(self.usable(drawn)))
-
     def rejections(self, path: Path, max_rejected: float = 0.01) -> Rejections:
         """What was left out, to be listed at `path`."""
         rejections = Rejections(self.name, len(self), path, max_rejected)
         for index, rejected in self.rejected.items():
             rejections.add(index, rejected)
         return rejections
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(kept example, image_pos, d_encoder), of what slices give."""
+        return int(self.kept.sum()), self.n_positions, self.d_encoder
+
+    def __getitem__(self, block: slice) -> Float16[np.ndarray, "rows image_pos d_encoder"]:
+        """Encodings of a block of the kept examples, in the order of their indices."""
+        return self.encoding(np.flatnonzero(self.kept)[block])
 
     def _open(self, shard: int, count: int) -> Any:
         weights, lines = shard_paths(self.folder, shard)
@@ -98,6 +100,7 @@ class Encodings:
             n_kept = 0
             for index, row in enumerate(rows, shard * self._shard_size):
                 self._row.append(n_kept)
+                self.keys.append(row["key"])
                 self._captions.append(tuple(row.get("captions", ())))
                 if "rejected" in row:
                     self.rejected[index] = Rejected(row["key"], row["rejected"])

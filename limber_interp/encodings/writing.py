@@ -8,6 +8,7 @@ A folder of encodings holds, for the indices of the data set in blocks of `shard
     rejected.jsonl      what was left out, over all shards
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -94,6 +95,51 @@ def encode(
     return open_encodings(out, encoder)
 
 
+def encode_once(
+    encoder: Encoder,
+    dataset: Dataset,
+    folder: str | Path,
+    max_rejected: float = 0.01,
+    progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, _: items,
+) -> Encodings:
+    """`encode` into a folder within `folder`, named by encoder, preprocessing and data: the next time it is there.
+
+    Raises:
+        InputError: as `encode`.
+    """
+    described = f"{encoder.sha256} {json.dumps(encoder.preprocessing, sort_keys=True)} {fingerprint(dataset)}"
+    name = f"{encoder.name}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+    return encode(encoder, dataset, make_folder(folder) / name, max_rejected=max_rejected, progress=progress)
+
+
+def open_row(encoder: Encoder, dataset: Dataset, index: int) -> Row:
+    """The example at an index, with what the encoder is given of its image; or why there is none."""
+    try:
+        example = dataset[index]
+        return example, encoder.preprocess(load_image(example.image))
+    except Rejected as rejected:
+        return rejected
+    except InputError as error:
+        return Rejected(example.key, str(error).removeprefix(f"{describe(example.image)}: "))
+
+
+@torch.no_grad()
+def encode_rows(encoder: Encoder, rows: list[tuple[Example, Tensor]]) -> Float[Tensor, "batch image_pos d_encoder"]:
+    """Encodings of opened examples, in float16.
+
+    Raises:
+        InputError: one has a number beyond float16; its example is named.
+    """
+    device = next(encoder.parameters()).device
+    encoded = encoder(torch.stack([pixels for _, pixels in rows]).to(device)).half()
+    if not (finite := encoded.isfinite().flatten(1).all(dim=1)).all():
+        raise InputError(
+            f"{rows[int(finite.int().argmin())][0].key}: its encoding is not finite in float16 (above 65,504, or NaN); "
+            "check the encoder's weights"
+        )
+    return encoded
+
+
 def _encode_shard(
     encoder: Encoder,
     dataset: Dataset,
@@ -106,10 +152,10 @@ def _encode_shard(
     rows: list[dict[str, Any]] = []
     encoded = [torch.empty(0, encoder.n_positions, encoder.d_encoder, dtype=torch.float16)]
     for start in range(0, len(indices), batch_size):
-        batch = list(pool.map(lambda index: _open(encoder, dataset, index), indices[start : start + batch_size]))
+        batch = list(pool.map(lambda index: open_row(encoder, dataset, index), indices[start : start + batch_size]))
         good = [row for row in batch if not isinstance(row, Rejected)]
         if good:
-            encoded.append(_encode_batch(encoder, good))
+            encoded.append(encode_rows(encoder, good).cpu())
         for row in batch:
             if isinstance(row, Rejected):
                 rows.append({"key": row.key, "rejected": row.reason})
@@ -120,28 +166,6 @@ def _encode_shard(
     metadata = {"encoder": f"{encoder.name} {encoder.sha256}"}  # of several keys the order would be another every time
     write_atomically(weights, lambda path: save_file({"encodings": torch.cat(encoded)}, path, metadata))
     return rows
-
-
-def _open(encoder: Encoder, dataset: Dataset, index: int) -> Row:
-    try:
-        example = dataset[index]
-        return example, encoder.preprocess(load_image(example.image))
-    except Rejected as rejected:
-        return rejected
-    except InputError as error:
-        return Rejected(example.key, str(error).removeprefix(f"{describe(example.image)}: "))
-
-
-@torch.no_grad()
-def _encode_batch(encoder: Encoder, rows: list[tuple[Example, Tensor]]) -> Float[Tensor, "batch image_pos d_encoder"]:
-    device = next(encoder.parameters()).device
-    encoded = encoder(torch.stack([pixels for _, pixels in rows]).to(device)).half().cpu()
-    if not (finite := encoded.isfinite().flatten(1).all(dim=1)).all():
-        raise InputError(
-            f"{rows[int(finite.int().argmin())][0].key}: its encoding is not finite in float16 (above 65,504, or NaN); "
-            "check the encoder's weights"
-        )
-    return encoded
 
 
 def _known(lines: Path) -> list[dict[str, Any]]:

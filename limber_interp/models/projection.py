@@ -98,6 +98,15 @@ class Projection(nn.Module):
         metadata = {"manifest": json.dumps({**manifest, "shapes": shapes})}
         write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
+    def save_ckpt(self, path: str | Path) -> None:
+        """Write LIMBER's own format: a `torch.save` of the layer's state dict, with no manifest. Whole or not at all.
+
+        Raises:
+            InputError: the path cannot be written.
+        """
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.linear.state_dict().items()}
+        write_atomically(path, lambda temporary: torch.save(tensors, temporary))
+
 
 def load_projection(
     path: str | Path,

@@ -31,4 +31,6 @@ from limber_interp.records.logit_lens import LensTarget as LensTarget
 from limber_interp.records.logit_lens import LogitLens as LogitLens
 from limber_interp.records.nearest_tokens import ImageTokens as ImageTokens
 from limber_interp.records.nearest_tokens import NearestTokens as NearestTokens
+from limber_interp.records.questions import Answer as Answer
+from limber_interp.records.training import TrainingPlan as TrainingPlan
 from limber_interp.records.training import TrainingRun as TrainingRun

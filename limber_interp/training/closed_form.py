@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,16 @@ Method: TypeAlias = Literal["least-squares", "ridge", "procrustes"]
 
 RANK = 1e-10  # of the largest eigenvalue: directions below it are rounding, and least squares leaves them out
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # ridge's λ, as shares of the mean eigenvalue
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """An array of encodings, of which slices of images alone are taken: it may lie on the disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, images: slice, /) -> np.ndarray: ...
 
 
 class Fit(NamedTuple):
@@ -35,7 +45,7 @@ class Fit(NamedTuple):
 def fit(
     model: Limber,
     captions: Sequence[Sequence[str]],
-    encodings: np.ndarray,
+    encodings: Blocks,
     method: Method,
     seed: int = 0,
     match_norm: bool = True,
@@ -75,8 +85,8 @@ def fit(
         InputError: as many encodings as dimensions or fewer, for `least-squares`, which then fits anything; captions
             that hold the same tokens for all images; encodings that are all the same or not finite.
     """
-    if len(captions) != len(encodings):
-        raise InputError(f"closed form: found {len(captions)} images with captions and {len(encodings)} encodings")
+    if len(captions) != encodings.shape[0]:
+        raise InputError(f"closed form: found {len(captions)} images with captions and {encodings.shape[0]} encodings")
     count, d_encoder = encodings.shape[0] * encodings.shape[1], encodings.shape[2]
     if method == "least-squares" and count <= d_encoder:
         raise InputError(
@@ -87,10 +97,10 @@ def fit(
     images = np.flatnonzero(targets.told)
     if len(images) < 2:
         raise InputError("closed form: fewer than two images have words that others have not; give more captions")
-    tested = np.zeros(len(encodings), dtype=bool)
+    tested = np.zeros(encodings.shape[0], dtype=bool)
     tested[np.random.default_rng(seed).permutation(images)[: max(1, len(images) // 10)]] = True
     some, others = (Moments.none(d_encoder, model.lm.cfg.d_model) for _ in range(2))
-    for start in progress(range(0, len(encodings), block_size)):
+    for start in progress(range(0, encodings.shape[0], block_size)):
         block = slice(start, start + block_size)
         x, y = torch.from_numpy(encodings[block].astype(np.float64)), targets(block)
         for moments, chosen in ((some, targets.told[block] & ~tested[block]), (others, tested[block])):

@@ -18,11 +18,14 @@ class Checkpointing:
 
     Chen et al., arXiv 1604.06174. That costs one more forward pass, and leaves one residual per block in memory. `auto`
     asks for it where what a batch keeps would not fit into the memory that is free; loss and gradient are the same.
+
+    Attributes:
+        chosen: for the last batch; None before the first.
     """
 
     def __init__(self, asked: Asked = "auto") -> None:
         self.asked = asked
-        self._said: bool | None = None
+        self.chosen: bool | None = None
 
     def wanted(self, lm: HookedTransformer, batch: int, positions: int) -> bool:
         """The choice for a batch; it is logged with its sizes where it differs from the last one."""
@@ -30,10 +33,10 @@ class Checkpointing:
             return False
         needed, free = kept_bytes(lm, batch, positions), free_bytes(lm.W_E.device)
         chosen = needed > SPARE * free if self.asked == "auto" else self.asked == "on"
-        if chosen != self._said:
+        if chosen != self.chosen:
             sizes = f"{batch} x {positions} positions keep {needed / 2**30:.2f} of {free / 2**30:.2f} GiB free"
             logger.info("gradient checkpointing %s (%s): %s", "on" if chosen else "off", self.asked, sizes)
-            self._said = chosen
+            self.chosen = chosen
         return chosen
 
 

@@ -5,9 +5,12 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,21 @@ class Ranks:
         backend = "nccl" if device.type == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 
-    def mean(self, value: float, device: torch.device) -> float:
-        """Of one number per process."""
+    def total(self, value: float, device: torch.device) -> float:
+        """The sum of one number per process."""
         if self.world_size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64, device=device)
         distributed.all_reduce(total)
-        return total.item() / self.world_size
+        return total.item()
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's, in the order of the ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
 
     @contextmanager
     def first_alone(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """Whitening of encodings: a change of coordinates before the one linear layer, folded into it when it is saved."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -50,14 +49,12 @@ class Whitened(nn.Module):
 
 
 def statistics(
-    encodings: np.ndarray, seed: int, sample: int = 100_000
+    vectors: Float[Tensor, "vectors d_encoder"],
 ) -> tuple[Float[Tensor, " d_encoder"], Float[Tensor, "d_encoder d_encoder"]]:
-    """Mean and symmetric (ZCA) whitening matrix of encodings (example, image_pos, d_encoder), from a sample of vectors.
+    """Mean and symmetric (ZCA) whitening matrix of a sample of an encoder's vectors.
 
     The matrix is `NORM` Σ^(-1/2) / √d_encoder with the eigenvalues of Σ raised by `FLOOR` times their mean, in float64.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(encodings))[: max(1, sample // encodings.shape[1])])
-    vectors = torch.from_numpy(encodings[chosen].astype(np.float32)).flatten(0, 1)
     mean = vectors.mean(0)
     centred = vectors - mean
     covariance = (centred.T @ centred / len(vectors)).double()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from limber_interp.datasets import Dataset, Rejected, Rejections, fingerprint, open_dataset
+from limber_interp.datasets import Dataset, Rejected, Rejections, fingerprint, open_dataset, read_folder
 from limber_interp.errors import InputError
 from limber_interp.images import load_image
 
@@ -289,3 +289,33 @@ def test_rejections_are_listed_in_order_and_refused_where_they_are_too_many(tmp_
     with pytest.raises(InputError, match=message):
         rejections.check()
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_reads_limbers_folder_format_with_and_without_image_path(folder: Path) -> None:
+    examples = read_folder(folder)
+    assert [example.image.name for example in examples[:3]] == ["000.png", "001.jpg", "002.png"]
+    assert len(examples) == 9
+    assert examples[4].captions == ("A picture of a small apple above a large boat.",)
+    assert examples[4].metadata == {"colour": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a record"),
+        ("[]", "not a record"),
+        (json.dumps({"captions": "a dog"}), "not a record"),
+        (json.dumps({"captions": []}), "no caption; mend the file"),
+        (json.dumps({"captions": ["a", "  "]}), "a caption is empty or no text: ' '"),
+        (json.dumps({"captions": ["a"], "image_path": "images/gone.png"}), r"gone\.png is not there"),
+    ],
+)
+def test_a_record_that_cannot_be_used_is_named(folder: Path, content: str, message: str) -> None:
+    (folder / "image_data/0/003.json").write_text(content)
+    with pytest.raises(InputError, match=rf"003\.json: .*{message}"):
+        read_folder(folder)
+
+
+def test_a_folder_of_another_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="LIMBER's format"):
+        read_folder(tmp_path)

@@ -6,9 +6,9 @@ import pytest
 from experiments.logit_lens_emoji.measured import best_tokens, object_positions, prompts
 from experiments.logit_lens_emoji.run import interval
 from experiments.logit_lens_emoji.shown import table
+from limber_interp.datasets import Example
 from limber_interp.models.limber import Limber, load
 from limber_interp.probes import logit_lens, nearest_tokens
-from limber_interp.training.data import Example
 
 
 def test_the_patches_of_an_object(tiny: Limber, world):

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limber_interp.config import load_config
+from limber_interp.datasets import open_dataset
+from limber_interp.encodings import encode
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
 from limber_interp.train import main
 from limber_interp.training.closed_form import STRENGTHS, Moments, fit, solve, squared_error
-from limber_interp.training.data import encodings, read_folder
 from limber_interp.training.engine import train
 from tests.conftest import CAPTIONS
 
@@ -206,7 +207,7 @@ def test_training_starts_from_a_projection(world, folder: Path, tmp_path: Path, 
     found = train(config, folder, tmp_path / "ridge", method="ridge")
     run = train(config, folder, tmp_path / "out", init=found.projection)
     first, second = (load(config, projection=path) for path in (found.projection, run.projection))
-    encoded = torch.from_numpy(encodings(first, read_folder(folder), tmp_path).astype(np.float32))
+    encoded = torch.from_numpy(encode(first.encoder, open_dataset(folder), tmp_path / "e")[:].astype(np.float32))
     torch.testing.assert_close(second.projection(encoded), first.projection(encoded), rtol=1e-3, atol=1e-3)
     assert second.projection.manifest["training"]["init"] == first.projection.sha256
     assert second.projection.manifest["training"]["method"] == "gradient"
@@ -214,5 +215,7 @@ def test_training_starts_from_a_projection(world, folder: Path, tmp_path: Path, 
 
 def test_a_closed_form_starts_from_nothing(world, folder: Path, tmp_path: Path) -> None:
     config = load_config(world.config("clip"), projection="none")
-    with pytest.raises(InputError, match="method ridge: starts from nothing, in one go; leave out init"):
+    with pytest.raises(
+        InputError, match="method ridge: starts from nothing, from stored encodings, in one go; leave out init"
+    ):
         train(config, folder, tmp_path / "out", method="ridge", init=world.projection())

@@ -1,17 +1,25 @@
 import json
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from limber_interp.config import load_config
+from limber_interp.datasets import open_dataset
+from limber_interp.encodings import encode
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
+from limber_interp.plotting.training import figure
 from limber_interp.records import Record
 from limber_interp.train import main
-from limber_interp.training.data import read_folder
-from limber_interp.training.engine import held_out_losses, train
+from limber_interp.training.data import order
+from limber_interp.training.engine import train
+from limber_interp.training.examples import Live, Stored, in_batches
+from limber_interp.training.held_out import held_out_losses
 from limber_interp.weights import tensors_sha256
 
 STEPS = 30
@@ -51,16 +59,133 @@ def test_trains_the_projection_and_nothing_else(
     assert after == frozen
 
 
-def test_one_example_has_no_wrong_image(world, tiny: Limber, folder: Path) -> None:
-    (first, *_) = read_folder(folder)
-    encoded = tiny.encode([first.image])[None, 0].numpy()
-    assert held_out_losses(tiny, [first], encoded).keys() == {"right", "none"}
+def losses_of(log: str | Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in Path(log).read_text().splitlines()]
 
 
-def test_a_soft_prompt_that_leaves_no_room_for_a_caption(tiny: Limber, folder: Path) -> None:
-    encoded = np.zeros((9, tiny.lm.cfg.n_ctx, tiny.encoder.d_encoder), dtype=np.float32)
+def test_one_example_has_no_wrong_image(tiny: Limber, folder: Path, tmp_path: Path) -> None:
+    examples = Stored(encode(tiny.encoder, open_dataset(folder), tmp_path / "e"))
+    assert held_out_losses(tiny, in_batches(examples, first=1)).keys() == {"right", "none"}
+    # Nine in batches of at most four are three of three, and none is alone
+    losses = held_out_losses(tiny, in_batches(examples, batch_size=4))
+    assert losses.keys() == {"right", "wrong", "none"}
+    assert losses["right"] == pytest.approx(held_out_losses(tiny, in_batches(examples))["right"], rel=1e-5)
+
+
+def test_a_soft_prompt_that_leaves_no_room_for_a_caption(tiny: Limber, folder: Path, tmp_path: Path) -> None:
+    examples = Stored(encode(tiny.encoder, open_dataset(folder), tmp_path / "e"))
+    (told,) = in_batches(examples)
+    long = told._replace(encoding=told.encoding.repeat(1, tiny.lm.cfg.n_ctx // told.encoding.shape[1], 1))
     with pytest.raises(InputError, match="soft prompt of 128 positions: the language model has 128, and a caption"):
-        held_out_losses(tiny, read_folder(folder), encoded)
+        held_out_losses(tiny, [long])
+
+
+def test_live_encodings_are_the_stored_ones(tiny: Limber, folder: Path, tmp_path: Path) -> None:
+    """The others of a batch may change the last bit of float32, and so of float16."""
+    (folder / "images/004.png").write_bytes(b"no image")
+    stored = Stored(encode(tiny.encoder, open_dataset(folder), tmp_path / "e", max_rejected=0.2))
+    live = Live(tiny.encoder, open_dataset(folder))
+    rows = np.array([7, 4, 0, 8])
+    (first, second) = (examples.read(rows) for examples in (stored, live))
+    assert first.places.tolist() == second.places.tolist() == [0, 2, 3]
+    assert first.keys == second.keys == ["1/007", "0/000", "1/008"]
+    assert first.captions == second.captions
+    assert str(first.rejected[4]) == str(second.rejected[4])
+    torch.testing.assert_close(stored.encoding(first), live.encoding(second), rtol=2e-3, atol=1e-4)
+    nothing = live.read(np.array([4]))
+    assert live.encoding(nothing).shape == (0, live.n_positions, live.d_encoder)
+
+
+def test_folder_shards_and_live_train_the_same(tiny: Limber, folder: Path, tmp_path: Path, config) -> None:
+    config = config.model_copy(update={"train_steps": 8})
+    encode(tiny.encoder, open_dataset(folder), tmp_path / "shards", shard_size=4)
+    runs = [
+        train(config, folder, tmp_path / "folder"),
+        train(config, tmp_path / "shards", tmp_path / "from_shards"),
+        train(config, folder, tmp_path / "live", live=True),
+    ]
+    first, second, third = (losses_of(run.log) for run in runs)
+    assert first == second
+    assert third == pytest.approx(first, rel=1e-2)
+    assert not list((tmp_path / "live").glob("*/*.safetensors")), "live keeps nothing"
+    assert (tmp_path / "folder/tiny.rejected.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_rejected_example_drops_out_of_its_batch_and_moves_no_other(
+    folder: Path, tmp_path: Path, config, live
+) -> None:
+    """With no step that changes anything, batches without it have the losses that they had."""
+    config = config.model_copy(update={"train_steps": 12, "batch_size": 3, "whiten": False, "lr": 1e-12})
+    whole = losses_of(train(config, folder, tmp_path / "a", live=live).log)
+    (folder / "images/004.png").write_bytes(b"no image")
+    stopped = "(1|2) of 9 examples cannot be used, more than --max-rejected 1%; the first: 0/004"
+    with pytest.raises(InputError, match=stopped):
+        train(config, folder, tmp_path / "b", live=live)
+    run = train(config, folder, tmp_path / "b", max_rejected=0.2, live=live)
+    assert (run.examples, run.rejected) == (8, 1)
+    (listed,) = map(json.loads, (tmp_path / "b/tiny.rejected.jsonl").read_text().splitlines())
+    assert (listed["index"], listed["key"]) == (4, "0/004")
+    hit = [4 in rows for rows in islice(order(9, 3, config.seed), 12)]
+    assert sum(hit) == 4
+    same = [abs(a - b) < 1e-3 for a, b in zip(whole, losses_of(run.log), strict=True)]
+    assert same == [not h for h in hit]
+
+
+def test_a_step_of_which_nothing_is_left(folder: Path, tmp_path: Path, config) -> None:
+    (folder / "images/004.png").write_bytes(b"no image")
+    config = config.model_copy(update={"batch_size": 1})
+    with pytest.raises(InputError, match=r"step \d: all of its examples were rejected; mend the data, or raise"):
+        train(config, folder, tmp_path / "out", max_rejected=0.2)
+    # Two batches make a step: the other one is left
+    config = config.model_copy(update={"gradient_accumulation_steps": 2})
+    run = train(config, folder, tmp_path / "out", max_rejected=0.2)
+    assert np.isfinite(run.losses).all()
+
+
+def test_what_is_seen_while_it_trains(world, folder: Path, tmp_path: Path, config) -> None:
+    """Held-out losses on the way, the best projection, sheets of captions, TensorBoard, and the curves."""
+    config = config.model_copy(update={"eval_every": 10})
+    seen: list[int] = []
+    evaluated: list[tuple[int, float]] = []
+    run = train(
+        config, folder, tmp_path / "out", held_out=folder, tensorboard=tmp_path / "events", ckpt=True,
+        watch=lambda course: seen.append(course.lines[-1]["step"]),
+        evaluated=lambda step, model: evaluated.append((step, float(model.projection.linear.weight.abs().sum()))),
+    )  # fmt: skip
+    assert seen == list(range(STEPS))
+    assert [step for step, _ in evaluated] == [e["step"] for e in run.evaluations] == [10, 20, 30]
+    assert len({weight for _, weight in evaluated}) == 3, "each time the projection of that step"
+    assert run.evaluations[-1]["right"] == pytest.approx(run.held_out["right"], rel=1e-5)
+    best = min(run.evaluations, key=lambda e: e["right"])
+    kept = load(config, projection=tmp_path / "out/tiny.best.safetensors").projection
+    assert kept.manifest["training"]["steps"] == best["step"]
+    assert kept.manifest["training"]["held_out"]["right"] == best["right"]
+    lines = [json.loads(line) for line in Path(run.log).read_text().splitlines()]
+    assert [line["held_out"]["right"] for line in lines if "held_out" in line] == [e["right"] for e in run.evaluations]
+    assert all(line["tokens"] > 0 for line in lines)
+    assert run.pace.keys() == {"seconds", "data_seconds", "images_per_s", "tokens_per_s"}
+    assert list((tmp_path / "events").glob("events*"))
+
+    final, limbers = (load(config, projection=tmp_path / f"out/tiny.{e}").projection for e in ("safetensors", "ckpt"))
+    torch.testing.assert_close(limbers.linear.weight, final.linear.weight)
+
+    figure(run, tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as drawn:
+        assert drawn.width > 1000
+    with pytest.raises(InputError, match="a closed form has no steps to draw"):
+        figure(replace(run, steps=0), tmp_path / "curves.png")
+
+
+def test_a_loss_that_explodes_stops_the_run_and_names_its_examples(folder: Path, tmp_path: Path, config) -> None:
+    config = config.model_copy(update={"lr": 1e38, "warmup_num_steps": 1, "gradient_clipping": 0.0, "whiten": False})
+    rows = list(islice(order(9, 4, config.seed), STEPS))
+    keys = [example.key for example in map(open_dataset(folder).__getitem__, range(9))]
+    with pytest.raises(RuntimeError, match="the loss is") as raised:
+        train(config, folder, tmp_path / "out")
+    step = int(str(raised.value).split(":")[0].removeprefix("step "))
+    assert f"on {', '.join(keys[i] for i in rows[step])}; look at these, or lower lr (1e+38)" in str(raised.value)
+    assert len(losses_of(tmp_path / "out/tiny.jsonl")) == step, "what came before is kept"
 
 
 def test_the_same_seed_trains_the_same_projection(folder: Path, tmp_path: Path, config) -> None:
@@ -98,7 +223,9 @@ def test_a_batch_that_processes_cannot_share(folder: Path, tmp_path: Path, confi
     [
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         (["--projection", "p.ckpt"], "--projection p.ckpt: training starts from the seed, or from --init FILE"),
-        (["--data", "nowhere"], "nowhere: no image_data/<n>/<id>.json in it"),
+        (["--data", "nowhere"], "nowhere: not there; expected LIMBER's folder"),
+        (["--max-rejected", "2"], "--max-rejected 2: expected a share"),
+        (["--figure", "curves.doc"], "curves.doc: cannot write a .doc file"),
         (["--out", "{folder}/image_data/0/000.json/out"], "000.json/out: cannot be made: Not a directory"),
         (["--train-steps", "0"], "train_steps: Input should be greater than 0, found 0"),
     ],
@@ -123,13 +250,46 @@ def test_command(world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert (tmp_path / "out" / "clip.safetensors").is_file()
 
 
+def test_command_draws_what_it_sees(world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", str(world.config("clip")), "--data", str(folder), "--out", str(tmp_path / "out"),
+                 "--held-out", str(folder), "--train-steps", "4", "--batch-size", "4", "--eval-every", "2",
+                 "--figure", str(tmp_path / "curves.png")]  # fmt: skip
+    assert main(arguments) == 0
+    assert sorted(path.name for path in (tmp_path / "out/clip.sheets").iterdir()) == [
+        "step-00000002.png",
+        "step-00000004.png",
+    ]
+    assert (tmp_path / "curves.png").is_file()
+    shown = capsys.readouterr().out
+    assert "held-out, no image" in shown
+    assert "caption tokens/s" in shown
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(world, folder: Path, tmp_path: Path, capsys) -> None:
+    arguments = ["--config", str(world.config("clip")), "--data", str(folder), "--out", str(tmp_path / "out"),
+                 "--train-steps", "1000", "--batch-size", "3", "--gradient-accumulation-steps", "2"]  # fmt: skip
+    assert main([*arguments, "--dry-run", "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not (tmp_path / "out").exists()
+    model = load(world.config("clip"))
+    assert found["trainable"] == sum(p.numel() for p in model.projection.parameters())
+    assert found["images_per_step"] == 6
+    assert found["epochs"] == pytest.approx(1000 * 6 / 9)
+    assert found["encodings_bytes"] == 2 * 9 * model.encoder.n_positions * model.encoder.d_encoder
+    assert found["total_seconds"] == pytest.approx(found["encoding_seconds"] + 1000 * found["step_seconds"])
+    assert main([*arguments, "--dry-run", "--live"]) == 0
+    assert "none" in capsys.readouterr().out
+
+
 def test_command_without_data(world, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(world.config("clip")), "--out", str(tmp_path)]) == 2
-    assert "give --data FOLDER" in capsys.readouterr().err
+    assert "give --data PATH" in capsys.readouterr().err
 
 
 def test_records_of_runs_are_kept(folder: Path, tmp_path: Path, config) -> None:
     run = train(config.model_copy(update={"train_steps": 1}), folder, tmp_path / "out")
     run.save(tmp_path / "run.npz")
-    assert Record.load(tmp_path / "run.npz") == run
+    loaded = Record.load(tmp_path / "run.npz")
+    np.testing.assert_array_equal(loaded.losses, run.losses)
+    assert loaded.as_dict() == run.as_dict()
     assert run.held_out == {}
