@@ -1,0 +1,136 @@
+"""The two towers of a CLIP with their tokenizer, from open_clip or from a folder."""
+
+import json
+import pickle
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from jaxtyping import Int
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from limber_interp.errors import InputError, nearest
+from limber_interp.weights import read_json
+
+# What open_clip raises on weights that are not there, not weights, or of another architecture
+UNREADABLE = (
+    AssertionError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    pickle.UnpicklingError,
+    SafetensorError,
+    HfHubHTTPError,
+)
+
+
+class Clip(NamedTuple):
+    """A CLIP in eval mode, what makes pixels of an image, and what makes tokens of texts."""
+
+    model: Any  # open_clip has several classes; what they share is `encode_image` and `encode_text`
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[Sequence[str]], Tensor]
+
+
+def known_clip(architecture: str, pretrained: str | Path) -> Clip:
+    """A CLIP by the name that open_clip has for it: see `ClipScorer.open_clip`."""
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        raise InputError(f"unknown CLIP {architecture!r}; nearest: {nearest(architecture, open_clip.list_models())}")
+    tag = open_clip.get_pretrained_cfg(architecture, str(pretrained))
+    if not tag:
+        if not Path(pretrained).is_file():
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
+            raise InputError(f"CLIP {architecture}: no file {str(pretrained)!r}, and its pretrained tags are: {tags}")
+        if {"hf_model_name", "hf_tokenizer_name"} & config["text_cfg"].keys():
+            raise InputError(
+                f"CLIP {architecture}: its tokenizer would be downloaded; name a pretrained tag, or a folder with it"
+            )
+    elif tag.get("quick_gelu", False) != config.get("quick_gelu", False):
+        other = architecture.removesuffix("-quickgelu") + "-quickgelu" * tag.get("quick_gelu", False)
+        raise InputError(f"CLIP {architecture}: {pretrained!r} was trained with other activations; name {other!r}")
+    return _load(architecture, str(pretrained))
+
+
+def clip_of_folder(folder: Path) -> Clip:
+    """A CLIP that lies in a folder: see `ClipScorer.of_folder`."""
+    config = read_json(folder / "open_clip_config.json")
+    if "text_cfg" not in config.get("model_cfg", {}):
+        raise InputError(f"{folder / 'open_clip_config.json'}: no text tower in it (key model_cfg.text_cfg)")
+    text_cfg = config["model_cfg"]["text_cfg"]
+    if "hf_model_name" in text_cfg:
+        raise InputError(f"CLIP {folder}: the architecture of its text tower would be downloaded; choose another CLIP")
+    clip = _load(f"local-dir:{folder}")
+    vocabulary = folder / "vocabulary.json"
+    if vocabulary.exists():
+        return clip._replace(tokenizer=_word_tokenizer(vocabulary, text_cfg))
+    if isinstance(clip.tokenizer, open_clip.SimpleTokenizer) and clip.tokenizer.vocab_size > clip.model.vocab_size:
+        raise InputError(
+            f"{folder}: its text tower has {clip.model.vocab_size} tokens, and CLIP's tokenizer "
+            f"{clip.tokenizer.vocab_size}; put its own words beside it, as vocabulary.json"
+        )
+    return clip
+
+
+class WordTokenizer:
+    """Whole words of a small vocabulary: lower case, between blanks, without punctuation around them.
+
+    Words that it does not know are left out, since the text tower has nothing for them; `unknown` counts them. So a
+    wrong word costs a caption nothing where it is none of the vocabulary.
+
+    Args:
+        words: by their ids; the first pads, the last ends a text.
+        context: number of ids per text. Longer texts are cut, as CLIP's own tokenizer does.
+    """
+
+    def __init__(self, words: Sequence[str], context: int) -> None:
+        self._ids = {word: i for i, word in enumerate(words[1:-1], start=1)}
+        self._end = len(words) - 1
+        self._context = context
+
+    def __call__(self, texts: Sequence[str]) -> Int[Tensor, "n context"]:
+        ids = torch.zeros(len(texts), self._context, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            known = [self._ids[word] for word in _words(text) if word in self._ids][: self._context - 1]
+            row[: len(known) + 1] = torch.tensor([*known, self._end])
+        return ids
+
+    def unknown(self, texts: Sequence[str]) -> Counter[str]:
+        """The words that are left out, and how often."""
+        return Counter(word for text in texts for word in _words(text) if word not in self._ids)
+
+
+def _words(text: str) -> list[str]:
+    stripped = (word.strip(string.punctuation) for word in text.lower().split())
+    return [word for word in stripped if word]
+
+
+def _word_tokenizer(vocabulary: Path, text_cfg: Mapping[str, Any]) -> WordTokenizer:
+    try:
+        words = json.loads(vocabulary.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{vocabulary}: cannot be read as JSON: {error}") from error
+    if not (
+        isinstance(words, list) and len(words) == text_cfg["vocab_size"] and all(isinstance(w, str) for w in words)
+    ):
+        raise InputError(f"{vocabulary}: expected a list of {text_cfg['vocab_size']} words, as the text tower has")
+    return WordTokenizer(words, text_cfg["context_length"])
+
+
+def _load(name: str, pretrained: str | None = None) -> Clip:
+    try:
+        with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
+            model, preprocess = open_clip.create_model_from_pretrained(name, pretrained)
+        tokenizer = open_clip.get_tokenizer(name)
+    except UNREADABLE as error:
+        weights = f" from {pretrained}" if pretrained else ""
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"CLIP {name}: its weights cannot be had{weights}: {reason}") from error
+    return Clip(model.eval().requires_grad_(False), preprocess, tokenizer)
