@@ -3,17 +3,32 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Int
 
 from limber_interp.evaluation.comparison.scoring import Measured, Sample
+from limber_interp.evaluation.metrics.clip_score import ClipScorer, clip_score, ref_clip_score
 from limber_interp.evaluation.metrics.text import caption_metrics
+from limber_interp.models.limber import ImageSource
 from limber_interp.records import Metric
 
 OTHER = "the same captions against another image's references"
-METRICS = (
+OTHER_IMAGE = "the same captions with another image"
+AGREEMENT = (
     Metric("cider_d", "CIDEr-D", "caption", "points of 10", 1, "n-grams shared with the references", OTHER, True),
     Metric("bleu_4", "BLEU-4", "caption", "share", 1, "n-gram precision of single captions, mean", OTHER),
     Metric("rouge_l", "ROUGE-L", "caption", "share", 1, "longest common subsequence, F-score", OTHER),
+)
+
+CLIP_SCORE = Metric("clip_score", "CLIPScore", "caption", "of 2.5", 1, "2.5 x cosine to the image", OTHER_IMAGE, True)
+REF_CLIP_SCORE = Metric(
+    "ref_clip_score",
+    "RefCLIPScore",
+    "caption",
+    "of 1.43",
+    1,
+    "harmonic mean of CLIPScore and cosine to the nearest reference",
+    f"{OTHER_IMAGE} and its references",
 )
 
 
@@ -46,6 +61,29 @@ def measure_captions(
             Sample(np.stack([own.values[metric.name] for own, _ in found])),
             np.array([chance.values[metric.name].mean() for _, chance in found]),
         )
-        for metric in METRICS
+        for metric in AGREEMENT
     ]
     return measured, f"captions were split into words by the {tokenizer} tokenizer"
+
+
+def measure_clip_scores(
+    scorer: ClipScorer,
+    told: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    images: Sequence[ImageSource],
+    partners: Int[np.ndarray, " images"],
+) -> list[Measured]:
+    """CLIPScore and RefCLIPScore of each entry's captions; arguments as in `measure_captions`."""
+    seen, asked = scorer.images(images), scorer.references(references)
+    others, asked_others = seen[torch.from_numpy(partners)], [asked[partner] for partner in partners]
+    said = [scorer.texts(captions) for captions in told]
+    plain = [(clip_score(seen, of), clip_score(others, of)) for of in said]
+    ref = [(ref_clip_score(seen, of, asked), ref_clip_score(others, of, asked_others)) for of in said]
+    return [
+        Measured(
+            metric,
+            Sample(np.stack([own.double().numpy() for own, _ in found])),
+            np.array([chance.mean().item() for _, chance in found]),
+        )
+        for metric, found in ((CLIP_SCORE, plain), (REF_CLIP_SCORE, ref))
+    ]

@@ -1,22 +1,22 @@
 """The record of a comparison, from what was said."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 from limber_interp.datasets import Example
 from limber_interp.evaluation.comparison.answering import accuracy, measure_answers, task_of
-from limber_interp.evaluation.comparison.captions import measure_captions, without_prompt
+from limber_interp.evaluation.comparison.captions import measure_captions, measure_clip_scores, without_prompt
 from limber_interp.evaluation.comparison.entries import Contestant
 from limber_interp.evaluation.comparison.pictures import thumbnails
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.scoring import Measured, contrasts, scores
 from limber_interp.evaluation.comparison.telling import CAPTION
+from limber_interp.evaluation.comparison.words import measure_attributes, measure_words
 from limber_interp.evaluation.comparison.work import Looked, Setting, Shown
+from limber_interp.evaluation.comparison.yardsticks import Yardsticks
+from limber_interp.evaluation.lexicon import Lexicon
 from limber_interp.images import describe
 from limber_interp.probes.controls import derangement, generator
 from limber_interp.records import ComparedImage, ComparedQuestion, Comparison, Entry
-
-logger = logging.getLogger(__name__)
 
 
 def record_of(
@@ -24,6 +24,7 @@ def record_of(
     looked: Mapping[str, Looked],
     shown: Shown,
     setting: Setting,
+    yardsticks: Yardsticks,
     results: Results,
     notes: Sequence[str],
     keep_seen: int,
@@ -35,10 +36,11 @@ def record_of(
     examples = [shown.datasets[0][index] for index in rows]
     references = without_prompt([example.captions for example in examples], setting.prompt)
     told = {name: results.texts(name, CAPTION, rows) for name in names} if setting.captions else {}
-    notes = list(notes)
     measured: list[Measured] = []
+    notes = [*notes, *yardsticks.notes]
     if told:
-        measured += _measure_captions(list(told.values()), references, examples, setting, notes)
+        measured, found = _measure_captions(list(told.values()), references, examples, setting, yardsticks)
+        notes += found
     answers = {}
     if shown.asked:
         indices = range(len(shown.asked.questions))
@@ -78,15 +80,25 @@ def _measure_captions(
     references: Sequence[Sequence[str]],
     examples: Sequence[Example],
     setting: Setting,
-    notes: list[str],
-) -> list[Measured]:
+    yardsticks: Yardsticks,
+) -> tuple[list[Measured], list[str]]:
+    """All metrics of captions, and a line on how they were split into words."""
     partners = derangement(len(references), generator(setting.seed, "other_images", 0))
     measured: list[Measured] = []
+    notes: list[str] = []
     if "caption" in setting.tasks:
-        found, note = measure_captions(told, references, partners)
-        measured += found
+        measured, note = measure_captions(told, references, partners)
         notes.append(note)
-    return measured
+    if yardsticks.clip is not None:
+        images = [example.image for example in examples]
+        measured += measure_clip_scores(yardsticks.clip, told, references, images, partners)
+    if yardsticks.taxonomy is not None:
+        texts = (text for texts in (*told, *references) for text in texts)
+        lexicon = yardsticks.lexicon or Lexicon.of_captions(texts, yardsticks.taxonomy)
+        measured += measure_words(told, references, lexicon, yardsticks.taxonomy, setting.tasks, setting.seed)
+    if yardsticks.attributes is not None:
+        measured.append(measure_attributes(told, references, yardsticks.attributes))
+    return measured, notes
 
 
 def _questions(

@@ -16,6 +16,7 @@ from limber_interp.evaluation.comparison.record import record_of
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.telling import Progress, silent
 from limber_interp.evaluation.comparison.work import TASKS, Looked, Setting, Shown, Work
+from limber_interp.evaluation.comparison.yardsticks import Yardsticks
 from limber_interp.evaluation.questions import DEFAULT_TEMPLATE, Template
 from limber_interp.ranks import Ranks
 from limber_interp.records import Comparison
@@ -36,6 +37,10 @@ def compare(
     questions: str | Path | None = None,
     shots: Sequence[int] = (0, 1, 2, 4),
     template: Template = DEFAULT_TEMPLATE,
+    words: str | Path | None = None,
+    wordnet: str | Path | None = None,
+    attributes: str | Path | None = None,
+    clip: str | Path | None = None,
     keep_seen: int = 500,
     seed: int = 0,
     lm: str | None = None,
@@ -63,6 +68,7 @@ def compare(
         max_images: only the first ones.
         max_rejected: the share of images that may be unusable.
         questions: as `open_questions` takes them, on any images; None: those of `data`, on the images compared.
+        words, wordnet, attributes, clip: see `Yardsticks.open`.
         keep_seen: of so many images the record keeps a small picture.
         seed: of shots, chance levels and intervals. A random encoder keeps its config's.
         lm: language model in the place of the configs'.
@@ -80,6 +86,7 @@ def compare(
     )  # fmt: skip
     setting.check()
     found, notes = load_configs(configs, lm)
+    yardsticks = Yardsticks.open(tasks, found[0].lm_name, words, wordnet, attributes, clip)
     data = data or weights_dir() / "emoji" / "scenes"
     datasets: tuple[Dataset, ...] = (open_dataset(data, images),)
     if max_images is not None:
@@ -99,7 +106,7 @@ def compare(
         if not ranks.first:
             return None
         results.gather()
-    return record_of(entries, looked, shown, setting, results, notes, keep_seen)
+    return record_of(entries, looked, shown, setting, yardsticks, results, notes, keep_seen)
 
 
 def _settings(

@@ -6,6 +6,7 @@ from operator import attrgetter
 import numpy as np
 from jaxtyping import Float
 
+from limber_interp.evaluation.attributes import AnimalAttributes, overlap_in_error
 from limber_interp.evaluation.comparison.captions import OTHER
 from limber_interp.evaluation.comparison.scoring import Measured, Sample
 from limber_interp.evaluation.lexical import Counts, Side, by_category, count, per_image, similarity
@@ -85,6 +86,26 @@ def _measured(metric: Metric, counts: Sequence[Counts], seed: int, of_image: OF_
             ("category", name): Sample(np.stack([of_image(c.by_category()[name]) for c in counts]))
             for name in categories
         },
+    )
+
+
+def measure_attributes(
+    told: Sequence[Sequence[str]], references: Sequence[Sequence[str]], attributes: AnimalAttributes
+) -> Measured:
+    """What animals that are named in error have in common with the true ones."""
+    lexicon = attributes.lexicon()
+    found = [overlap_in_error(attributes, count(lexicon, captions, references)["nouns"]) for captions in told]
+    metric = Metric(
+        "attribute_overlap",
+        "attributes of animals in error",
+        "properties",
+        "share",
+        1,
+        "attributes shared by an animal named in error and the true one, of those that either has",
+        "a wrong animal drawn at random",
+    )
+    return Measured(
+        metric, Sample(np.stack([overlap for overlap, _ in found])), np.array([_mean(chance) for _, chance in found])
     )
 
 
