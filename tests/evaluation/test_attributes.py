@@ -57,9 +57,9 @@ def test_overlap_in_error_by_hand(folder: Path) -> None:
     references = [["a polar bear"], ["A polar bear."], ["a seal"], ["a panda", "a polar bear"], ["a dog"], ["a seal"]]
     nouns = count(animals.lexicon({"panda": "giant panda"}), told, references)["nouns"]
     overlap, chance = overlap_in_error(animals, nouns)
-    # Told in error: seal for polar bear; panda; nothing; antelope and seal (nearest: the polar bear); no true animal; none
+    # In error: seal for polar bear; panda; none; antelope and seal (nearest: the polar bear); no true animal; no animal
     np.testing.assert_allclose(overlap, [2 / 3, 1 / 2, np.nan, (0 + 2 / 3) / 2, np.nan, np.nan])
-    # A random wrong animal for the polar bear: antelope 0, seal 2/3, panda 1/2; for it and the panda: antelope 0, seal 2/3
+    # Any wrong animal for the polar bear: antelope 0, seal 2/3, panda 1/2; for it and the panda: antelope 0, seal 2/3
     np.testing.assert_allclose(chance, [7 / 18, 7 / 18, np.nan, 1 / 3, np.nan, np.nan])
 
 

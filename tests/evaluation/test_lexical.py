@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -13,7 +13,7 @@ from limber_interp.evaluation.taxonomy import Taxonomy
 
 NAN = np.nan
 REFERENCES = [
-    ["A picture of a big dog left of a small cat on the grass.", "A picture of a small cat right of a big dog on the grass."],
+    ["A big dog left of a small cat on the grass.", "A small cat right of a big dog on the grass."],
     ["A picture of a small owl in the snow."],
     ["A picture of a big car on the sand."],
     ["Nothing of all this."],
@@ -90,11 +90,9 @@ def test_similarity_by_hand(counts: dict[str, Counts]) -> None:
     nouns, taxonomy = counts["nouns"], Taxonomy.read()
     # 0.75 within a category (dog, cat), 0.5 among living things (dog, owl), 0.25 otherwise
     true = similarity(nouns, taxonomy, "true")
-    np.testing.assert_array_equal(
-        per_image(true), [(1 + 0.75) / 2, 0.5, 0, NAN]
-    )  # dog 1, cat → dog; owl → dog; nothing
+    np.testing.assert_array_equal(per_image(true), [(1 + 0.75) / 2, 0.5, 0, NAN])  # dog, cat → dog; owl → dog; nothing
     told = similarity(nouns, taxonomy, "told")
-    np.testing.assert_array_equal(per_image(told), [(1 + 0.5) / 2, 0.5, NAN, NAN])  # dog 1, owl → dog or cat; dog → owl
+    np.testing.assert_array_equal(per_image(told), [(1 + 0.5) / 2, 0.5, NAN, NAN])  # dog, owl → dog or cat; dog → owl
     wrong = similarity(nouns, taxonomy, "wrong")
     np.testing.assert_array_equal(per_image(wrong), [0.5, 0.5, NAN, NAN])
     np.testing.assert_array_equal(by_category(true, nouns)["animal"], [(1 + 0.75) / 2, NAN, NAN, NAN])
@@ -102,8 +100,8 @@ def test_similarity_by_hand(counts: dict[str, Counts]) -> None:
     np.testing.assert_array_equal(by_category(true, nouns)["toy"], [NAN] * 4)
 
 
-def test_similarity_of_an_unknown_side_or_noun(counts: dict[str, Counts]) -> None:
-    with pytest.raises(InputError, match="'bird' is not in it|'(dog|owl|cat)' is not in it"):
+def test_similarity_of_a_noun_that_the_taxonomy_lacks(counts: dict[str, Counts]) -> None:
+    with pytest.raises(InputError, match="taxonomy: 'cat' is not in it; it has 1 nouns"):
         similarity(counts["nouns"], Taxonomy.of_tree({"animal": ["fox"]}))
 
 
@@ -130,6 +128,7 @@ NOUNS = ("apple", "car", "cat", "dog", "owl")
 marks = arrays.arrays(bool, st.tuples(st.integers(2, 6), st.just(len(NOUNS))))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_holds_for_all_counts(data: st.DataObject) -> None:
     true = data.draw(marks)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nltk.data
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.emoji_world import taxonomy as recipe
@@ -98,9 +98,9 @@ def test_lemma_of_a_tree(word: str, lemma: str) -> None:
 names = st.text("abcdef", min_size=1, max_size=3)
 trees = st.dictionaries(
     names,
-    st.recursive(st.integers(1, 4), lambda below: st.dictionaries(names, below, min_size=1, max_size=3), max_leaves=8),
+    st.recursive(st.integers(1, 3), lambda below: st.dictionaries(names, below, min_size=1, max_size=2), max_leaves=4),
     min_size=1,
-    max_size=4,
+    max_size=3,
 )
 
 
@@ -112,6 +112,7 @@ def with_nouns(counts: dict, numbers: Iterator[int]) -> dict:
     }
 
 
+@settings(deadline=None)
 @given(trees)
 def test_wu_palmer_is_a_similarity_in_every_tree(counts: dict) -> None:
     tree = with_nouns(counts, itertools.count())
