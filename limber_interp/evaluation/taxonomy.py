@@ -68,9 +68,10 @@ class Taxonomy(ABC):
         """WordNet's nouns, read by nltk; nothing is downloaded.
 
         A noun has many senses, and what a caption means by it is not known: `wu_palmer` is the highest over all pairs
-        of senses, by nltk's `wup_similarity`. So rare senses make words near, and the chance level is high: dog and car
-        have 0.67 in WordNet 3.0, as a dog is an andiron too, and dog and cat 0.86. Where more than one way leads up to
-        c, nltk takes the longest for depth(c) and the shortest down from it.
+        of senses, by nltk's `wup_similarity`. So rare senses make words near, and the chance level is high: in WordNet
+        3.0 dog and car have 0.67, as a dog is an andiron too, dog and cat 0.86, and any two of the embedded suite's
+        hundred nouns 0.53 on average (in its own tree 0.36). Where more than one way leads up to c, nltk takes the
+        longest for depth(c) and the shortest down from it.
         The category is the lexicographer's file of the first, most frequent sense (`animal`, `food`, `artifact`, …);
         the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own.
 
