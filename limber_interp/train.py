@@ -114,7 +114,7 @@ def train(options: Options) -> Report:
     from limber_interp.training.engine import train as train_projection
     from limber_interp.training.examples import open_data
 
-    source, unseen = open_data(data, options.images), None if held_out is None else open_data(held_out)
+    source = open_data(data, options.images)
     watched = _Watched()
 
     def bar(items: Iterable[int], description: str) -> Iterable[int]:
@@ -126,6 +126,7 @@ def train(options: Options) -> Report:
 
         found = plan(config, source, bar, options.device, dtype, options.live)
         return Report(found, _planned(config, found), silent=not _first())
+    unseen = None if held_out is None else open_data(held_out)
     record = train_projection(
         config,
         source,

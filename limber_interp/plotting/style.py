@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from limber_interp.errors import InputError
 from limber_interp.records import write_atomically
-from limber_interp.text import visible
+from limber_interp.text import printable, visible
 
 COLOURS = "viridis"  # perceptually uniform, also in grey and to colour-blind readers
 FONT = "DejaVu Sans"
@@ -46,7 +46,7 @@ def inscribe(sheet: Figure, title: str, caption: str) -> None:
     """Title above and caption below, for which the sheet grows; a dollar sign in them is no mathematics."""
     lines = _lines(caption, 0.96 * 72 / CAPTION * sheet.get_figwidth())
     sheet.set_figheight(sheet.get_figheight() + TITLE + LINE * len(lines))
-    sheet.suptitle(drawable(title, 80), parse_math=False, fontweight="bold", color=INK)
+    sheet.suptitle(known(title, 80), parse_math=False, fontweight="bold", color=INK)
     sheet.supxlabel("\n".join(lines), fontsize=CAPTION, color=GREY, parse_math=False, x=0.02, ha="left")
 
 
@@ -59,10 +59,15 @@ def write(sheet: Figure, path: str | Path) -> None:
     write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=200))
 
 
-def drawable(text: str, most: int) -> str:
+def drawable(token: str, most: int) -> str:
+    """A token, its spaces shown, with at most so many characters and none that the font lacks."""
+    return known(visible(token), most)
+
+
+def known(text: str, most: int) -> str:
     """At most so many characters, and none that the font lacks: those as their escapes, like control characters."""
-    known = get_font(findfont(FONT)).get_charmap()
-    text = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in visible(text))
+    in_font = get_font(findfont(FONT)).get_charmap()
+    text = "".join(c if ord(c) in in_font else c.encode("unicode_escape").decode() for c in printable(text))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

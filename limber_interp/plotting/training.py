@@ -28,7 +28,8 @@ def figure(record: TrainingRun, path: str | Path) -> None:
     axes = sheet.add_subplot()
     steps, window = np.arange(1, record.steps + 1), max(1, round(WINDOW * record.steps))
     axes.plot(steps, record.losses, color=GREY, alpha=0.3, linewidth=0.6)
-    axes.plot(*_smooth(record.losses, window), color=INK, linewidth=1.5, label=f"training, mean of {window} steps")
+    smoothed = f"training, mean of {window} steps" if window > 1 else "training"
+    axes.plot(*_smooth(record.losses, window), color=INK, linewidth=1.5, label=smoothed)
     measured = [*record.evaluations]
     if record.held_out:
         measured.append({"step": record.steps, **record.held_out})
@@ -48,7 +49,8 @@ def figure(record: TrainingRun, path: str | Path) -> None:
         f"{config['name']}: {record.steps} steps",
         f"Cross entropy of captions after soft prompts. {record.examples} images, batches of "
         f"{config['batch_size'] * config['gradient_accumulation_steps']}, seed {record.manifest.seed}; training with "
-        f"dropout {config['image_embed_dropout_prob']:g} on the prompt. Grey: every step.",
+        f"dropout {config['image_embed_dropout_prob']:g} on the prompt. Held-out losses leave out a caption's first "
+        "token, before which nothing stands without an image.",
     )
     write(sheet, path)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from limber_interp.plotting.style import GREY, INK, bare, drawable
+from limber_interp.plotting.style import GREY, INK, bare, drawable, known
 from limber_interp.records import ImageLens, LensControl, LogitLens
 
 LAYERS = (
@@ -32,7 +32,7 @@ CONTROLS: tuple[dict[str, Any], ...] = tuple(
 
 def named(record: LogitLens) -> str:
     """What a caption opens with."""
-    return f"{drawable(str(record.manifest.config.get('name', 'unnamed')), 60)}: logit lens"
+    return f"{known(str(record.manifest.config.get('name', 'unnamed')), 60)}: logit lens"
 
 
 def counted(control: LensControl) -> str:
