@@ -1,8 +1,9 @@
 """How well a caption fits its image as a CLIP sees both: CLIPScore, and RefCLIPScore, which asks the references too.
 
-Hessel et al. 2021, arXiv 2104.08718. A CLIP is not a person: it forgives word salad and wrong relations, and it prefers
-captions of an image encoder that is a CLIP itself, most of all if it is the same one. Values of two CLIPs are not on
-one scale, so a table is made with one of them, whose name and hash stand beside it.
+Hessel et al. 2021, arXiv 2104.08718. A CLIP reads a caption much like a bag of words (Yuksekgonul et al. 2023, arXiv
+2210.01936), so that wrong relations cost little, and it sees what its own image tower sees: captions from an encoder
+that is a CLIP, most of all the same one, are favoured. Values of two CLIPs are not on one scale, so that a table is
+made with one of them, whose name and hash stand beside it.
 """
 
 import logging
@@ -30,18 +31,23 @@ PREFIX = "A photo depicts"  # section 3
 OWN_PREFIX = "A picture of"  # every text begins so that a text tower with words of its own was trained on
 
 
-def clip_score(images: Float[Tensor, "n d"], told: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+def clip_score(images: Float[Tensor, "n d"], told: Float[Tensor, "captions d"]) -> Float[Tensor, " n"]:
     """CLIPScore of each caption with its image: 2.5 · max(cos, 0), from 0 to 2.5; papers print it times 100.
 
     Args:
         images: unit vectors, as `ClipScorer.images` gives them.
         told: unit vectors, as `ClipScorer.texts` gives them, of one caption per image.
+
+    Raises:
+        InputError: not as many captions as images.
     """
+    if len(images) != len(told):
+        raise InputError(f"{len(told)} captions of {len(images)} images: expected one per image")
     return WEIGHT * (images * told).sum(-1).clamp_min(0)
 
 
 def ref_clip_score(
-    images: Float[Tensor, "n d"], told: Float[Tensor, "n d"], references: Sequence[Float[Tensor, "_ d"]]
+    images: Float[Tensor, "n d"], told: Float[Tensor, "captions d"], references: Sequence[Float[Tensor, "_ d"]]
 ) -> Float[Tensor, " n"]:
     """RefCLIPScore: the harmonic mean of CLIPScore and the caption's cosine to the nearest reference, at least 0.
 
@@ -49,12 +55,16 @@ def ref_clip_score(
 
     Args:
         references: unit vectors of each image's references, as `ClipScorer.references` gives them.
+
+    Raises:
+        InputError: not as many captions, or lists of references, as images.
     """
+    if len(references) != len(images):
+        raise InputError(f"references of {len(references)} images: expected those of {len(images)}")
     of_image = clip_score(images, told)
-    of_reference = torch.stack([(of_one @ one).max() for of_one, one in zip(references, told, strict=True)]).clamp_min(
-        0
-    )
-    # Where both are 0 the mean is 0, which the product of the numerator gives for any denominator
+    nearest = [(of_one @ one).max() for of_one, one in zip(references, told, strict=True)]
+    of_reference = torch.stack(nearest).clamp_min(0)
+    # Where both are 0, so is the mean
     return 2 * of_image * of_reference / (of_image + of_reference).clamp_min(torch.finfo(torch.float32).tiny)
 
 

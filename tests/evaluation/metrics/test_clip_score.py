@@ -43,6 +43,15 @@ def test_ref_clip_score_by_hand():
     torch.testing.assert_close(ref_clip_score(images, told, references), torch.tensor([first, 0.0, 0.0]))
 
 
+def test_one_caption_and_one_list_of_references_per_image():
+    """A single caption would be held against every image."""
+    two, one = unit([1.0, 0.0], [0.0, 1.0]), unit([1.0, 0.0])
+    with pytest.raises(InputError, match="1 captions of 2 images: expected one per image"):
+        clip_score(two, one)
+    with pytest.raises(InputError, match="references of 1 images: expected those of 2"):
+        ref_clip_score(two, two, [one])
+
+
 @given(st.integers(0, 2**31), st.integers(1, 4))
 def test_bounds(seed, n):
     generator = torch.Generator().manual_seed(seed)
