@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 
+T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # the others wait as long as the slowest takes for its share
 
 
@@ -45,6 +47,22 @@ class Ranks:
         finally:
             if own:
                 distributed.destroy_process_group()
+
+    def total(self, value: float, device: torch.device) -> float:
+        """The sum of one number per process."""
+        if self.world_size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=device)
+        distributed.all_reduce(total)
+        return total.item()
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's, in the order of the ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -17,13 +17,14 @@ from limber_interp.datasets import Dataset, Rejections
 from limber_interp.encodings import Encodings, encode_once, open_encodings
 from limber_interp.errors import InputError
 from limber_interp.models.limber import UNTRAINED, Limber, load
+from limber_interp.ranks import Ranks
 from limber_interp.records import TrainingRun, check_writable, make_folder
 from limber_interp.training.checkpoints import Checkpoints
 from limber_interp.training.closed_form import Method, fit
 from limber_interp.training.examples import Examples, Live, Stored, in_batches, open_data
 from limber_interp.training.held_out import held_out_losses
 from limber_interp.training.log import Log
-from limber_interp.training.ranks import Ranks
+from limber_interp.training.ranks import meet
 from limber_interp.training.steps import Course, Progress, Steps
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def train(
     began = time.monotonic()
     torch.manual_seed(config.seed)
     model = load(config, projection=UNTRAINED if init is None else init, device=ranks.device(device), dtype=dtype)
-    ranks.meet(model.device)
+    meet(model.device)
     started_from = None if init is None else model.projection.sha256
     with ranks.first_alone():
         kept_in = out if encodings_folder is None else Path(encodings_folder)

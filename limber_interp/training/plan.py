@@ -16,12 +16,13 @@ from limber_interp.datasets import Dataset, Rejections
 from limber_interp.encodings import Encodings, open_encodings
 from limber_interp.models.encoders import Encoder
 from limber_interp.models.limber import UNTRAINED, load
+from limber_interp.ranks import Ranks
 from limber_interp.records import TrainingPlan
 from limber_interp.training.checkpoints import Checkpoints
 from limber_interp.training.examples import Live, Read, Stored
 from limber_interp.training.log import Log
 from limber_interp.training.memory import kept_bytes
-from limber_interp.training.ranks import Ranks
+from limber_interp.training.ranks import meet
 from limber_interp.training.steps import Progress, Steps
 
 MEASURED = 10
@@ -55,7 +56,7 @@ def plan(
         device=ranks.device(device),
         dtype=dtype,
     )
-    ranks.meet(model.device)
+    meet(model.device)
     given = isinstance(source, Encodings)
     if isinstance(source, Encodings):
         examples: Stored | _Timed = Stored(open_encodings(source.folder, model.encoder))

@@ -18,6 +18,7 @@ from limber_interp.config import LimberConfig
 from limber_interp.datasets import Rejections
 from limber_interp.errors import InputError
 from limber_interp.models.limber import UNTRAINED, Limber
+from limber_interp.ranks import Ranks
 from limber_interp.training.checkpoints import Checkpoint, Checkpoints
 from limber_interp.training.data import caption_tokens, order, share
 from limber_interp.training.examples import Examples, Read, ahead, keys_shown, sample
@@ -25,7 +26,6 @@ from limber_interp.training.held_out import room
 from limber_interp.training.log import Log, kept_lines
 from limber_interp.training.memory import Checkpointing
 from limber_interp.training.objective import caption_loss
-from limber_interp.training.ranks import Ranks
 from limber_interp.training.whitening import Whitened, statistics
 
 logger = logging.getLogger(__name__)
