@@ -277,10 +277,13 @@ def _log_to_stderr() -> Iterator[None]:
     logger, handler = logging.getLogger("limber_interp"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     level = logger.level
+    root, silence = logging.getLogger(), logging.NullHandler()
+    root.addHandler(silence)  # a library that logs to a bare root would give it a handler, and ours would show twice
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        root.removeHandler(silence)
         logger.removeHandler(handler)
         logger.setLevel(level)

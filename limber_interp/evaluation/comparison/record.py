@@ -6,6 +6,7 @@ from limber_interp.datasets import Example
 from limber_interp.evaluation.comparison.answering import accuracy, measure_answers, task_of
 from limber_interp.evaluation.comparison.captions import measure_captions, measure_clip_scores, without_prompt
 from limber_interp.evaluation.comparison.entries import Contestant
+from limber_interp.evaluation.comparison.knowing import describe_geometry, measure_probes, similarities
 from limber_interp.evaluation.comparison.pictures import thumbnails
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.scoring import Measured, contrasts, scores
@@ -16,7 +17,7 @@ from limber_interp.evaluation.comparison.yardsticks import Yardsticks
 from limber_interp.evaluation.lexicon import Lexicon
 from limber_interp.images import describe
 from limber_interp.probes.controls import derangement, generator
-from limber_interp.records import ComparedImage, ComparedQuestion, Comparison, Entry
+from limber_interp.records import ComparedImage, ComparedQuestion, Comparison, Entry, Score
 
 
 def record_of(
@@ -46,6 +47,10 @@ def record_of(
         indices = range(len(shown.asked.questions))
         answers = {n: [results.texts(name, task_of(n), indices) for name in names] for n in shown.asked.shots}
         measured += measure_answers(shown.asked, answers, setting.seed)
+    known = {name: one.known for name, one in looked.items() if one.known is not None}
+    measured += measure_probes(known, names) if known else []
+    described = list(describe_geometry(known)) if known else []
+    notes += dict.fromkeys(line for one in known.values() for line in one.left_out)
     seen = thumbnails(entries[0].config, examples[:keep_seen])
     rejected = [str(rejected) for found in encodings for _, rejected in sorted(found.rejected.items())]
     return Comparison(
@@ -54,8 +59,11 @@ def record_of(
         seed=setting.seed,
         tasks=setting.tasks,
         entries=tuple(Entry(e.name, e.kind, e.description, looked[e.config.name].manifest) for e in entries),
-        metrics=tuple(one.metric for one in measured),
-        scores=tuple(score for one in measured for score in scores(one, names, setting.seed)),
+        metrics=(*(one.metric for one in measured), *(one.metric for one in described)),
+        scores=(
+            *(score for one in measured for score in scores(one, names, setting.seed)),
+            *(Score(name, one.metric.name, of) for one in described for name, of in one.estimates.items()),
+        ),
         contrasts=tuple(contrast for one in measured for contrast in contrasts(one, names, setting.seed)),
         images=tuple(
             ComparedImage(
@@ -70,6 +78,7 @@ def record_of(
         per_image={one.metric.name: one.sample.values for one in measured if one.per_image},
         questions=tuple(_questions(shown, names, answers)),
         shots=tuple(sorted(answers)),
+        similarities=tuple(similarities(known, setting.seed)) if known else (),
         rejected=tuple(rejected) + (shown.asked.rejected if shown.asked else ()),
         notes=tuple(notes),
     )

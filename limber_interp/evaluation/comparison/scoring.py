@@ -40,11 +40,19 @@ class Measured:
     per_image: bool = True
 
 
+@dataclass(frozen=True)
+class Described:
+    """One metric that is estimated as a whole, for the entries that have it."""
+
+    metric: Metric
+    estimates: Mapping[str, Estimate]
+
+
 def scores(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Score]:
     """Each entry's, over all and in each group."""
     metric = measured.metric.name
     chance = np.full(len(entries), np.nan) if measured.chance is None else measured.chance
-    for row, entry in enumerate(entries):
+    for row, entry in _with_values(measured, entries):
         yield Score(entry, metric, _estimate(measured.sample, row, seed), float(chance[row]))
         for (by, group), sample in measured.groups.items():
             yield Score(entry, metric, _estimate(sample, row, seed), by=by, group=group)
@@ -52,14 +60,19 @@ def scores(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Sc
 
 def contrasts(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Contrast]:
     """Of every pair of entries, over the images that both have a value for."""
-    pairs = list(combinations(range(len(entries)), 2))
+    pairs = list(combinations(_with_values(measured, entries), 2))
     values, weights = measured.sample.values, measured.sample.weights
     if weights is not None:  # so that the mean is the weighted one; an image without weight has no value
         values = values * weights / weights[weights > 0].mean()
-    found = [paired(values[a], values[b], seed) for a, b in pairs]
+    found = [paired(values[a], values[b], seed) for (a, _), (b, _) in pairs]
     corrected = holm([difference.p for difference in found])
-    for (a, b), difference, p in zip(pairs, found, corrected.tolist(), strict=True):
-        yield Contrast(measured.metric.name, entries[a], entries[b], difference, p)
+    for ((_, first), (_, second)), difference, p in zip(pairs, found, corrected.tolist(), strict=True):
+        yield Contrast(measured.metric.name, first, second, difference, p)
+
+
+def _with_values(measured: Measured, entries: Sequence[str]) -> list[tuple[int, str]]:
+    """Row and name of the entries that have any: one without an image has no representation of it."""
+    return [(row, name) for row, name in enumerate(entries) if not np.isnan(measured.sample.values[row]).all()]
 
 
 def _estimate(sample: Sample, row: int, seed: int) -> Estimate:

@@ -17,6 +17,7 @@ from limber_interp.encodings import Encodings, encode_once
 from limber_interp.errors import InputError, nearest
 from limber_interp.evaluation.comparison.answering import Asked, task_of, tell_answers
 from limber_interp.evaluation.comparison.entries import Contestant
+from limber_interp.evaluation.comparison.knowing import Known, know
 from limber_interp.evaluation.comparison.pictures import mean_soft_prompt, soft_prompts, usable
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.telling import CAPTION, Progress, Speaker, tell_captions
@@ -109,11 +110,16 @@ class Shown:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a config makes of the images before anything is said: encodings, on disk, and the mean soft prompt."""
+    """What a config makes of the images before anything is said: encodings, on disk, and the mean soft prompt.
+
+    Attributes:
+        known: in the first process alone, where probes were asked for.
+    """
 
     manifest: Manifest
     encodings: tuple[Encodings, ...]
     mean: Float[Tensor, "prompt_pos d_model"]
+    known: Known | None = None
 
 
 class Work:
@@ -142,7 +148,8 @@ class Work:
             for other in looked.values():
                 _check_same(other.encodings, encodings)
             mean = mean_soft_prompt(model, encodings[0], shown.rows)
-            looked[config.name] = Looked(model.manifest(seed=self.setting.seed), encodings, mean)
+            known = self._know(model, encodings[0], shown)
+            looked[config.name] = Looked(model.manifest(seed=self.setting.seed), encodings, mean, known)
         assert shown is not None  # there is a config
         return shown, looked
 
@@ -174,6 +181,12 @@ class Work:
             return encode_once(
                 model.encoder, dataset, self.out / "encodings", setting.max_rejected, progress=setting.progress
             )
+
+    def _know(self, model: Limber, encodings: Encodings, shown: Shown) -> Known | None:
+        if "probe" not in self.setting.tasks or not self.ranks.first:
+            return None
+        examples = [shown.datasets[0][index] for index in shown.rows.tolist()]
+        return know(model, encodings, shown.rows, examples, self.setting.seed)
 
     def _missing(self, entry: Contestant, shown: Shown, results: Results) -> bool:
         tasks: list[tuple[str, Iterable[int]]] = []

@@ -1,0 +1,192 @@
+"""Compare encoders: captions, categories against properties, representations and answers, with intervals."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.table import Table
+
+from limber_interp.cli import OutputOptions, Report, progress, result_table, run, share_of
+from limber_interp.config import DEFAULT_CONFIG, config_names, load_config
+from limber_interp.errors import InputError
+from limber_interp.records import Comparison, Record, Score
+from limber_interp.text import printable
+
+EMBEDDED = "emoji_"  # how the names of the embedded configs begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(OutputOptions):
+    """Compare encoders through one language model: the same images, prompts and seeds for each.
+
+    Random encoders of the same language model, a run without any image and one with the mean image are always among
+    them. Run again with the same --out, the work goes on where it stopped. Under `torchrun` or `accelerate launch` the
+    processes share the images.
+    """
+
+    configs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CONFIG ...]")] = ()
+    """Names in configs/, or YAML files; none: the embedded ones."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """For this comparison alone: encodings, what is said of each image (results.jsonl), the record (comparison.npz)."""
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Captioned images: LIMBER's folder, COCO or NoCaps captions .json, .tar, .csv; by default the bundled scenes."""
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Of COCO captions and tables, where the images are not beside them."""
+    questions: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """VQA v2's questions .json, or LIMBER's folder with questions; by default those of --data."""
+    tasks: Annotated[str, tyro.conf.arg(metavar="TASK,TASK")] = "caption,categories,properties,probe,vqa"
+    """Some of these."""
+    shots: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2,4"
+    """Answered questions on other images, before each question."""
+    prompt: str = "A picture of"
+    """Text after the image, which a caption continues."""
+    max_new_tokens: Annotated[int, tyro.conf.arg(metavar="INT")] = 20
+    """Of a caption."""
+    max_images: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """The first ones only."""
+    max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
+    """Stop where more of the images than this cannot be used."""
+    words: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Nouns, modifiers and relations in groups, as JSON; by default the embedded suite's, or WordNet's."""
+    wordnet: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """nltk's data, where it is not installed."""
+    attributes: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Animals with Attributes 2, for the attributes of animals named in error."""
+    clip: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|NAME:WEIGHTS")] = None
+    """CLIP for CLIPScore, such as ViT-B-32-quickgelu:openai, which is downloaded; the embedded suite has its own."""
+    lm: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|HUB-ID")] = None
+    """Language model (GPT-J), instead of the configs'."""
+    batch_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
+    """Prompts that are continued at once."""
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the language model; auto: what suits the device."""
+    seed: Annotated[int, tyro.conf.arg(metavar="INT")] = 0
+    """Of shots, chance levels and intervals."""
+
+    def chosen(self) -> tuple[str, ...]:
+        """The configs to compare."""
+        if self.configs:
+            return self.configs
+        embedded = [name for name in config_names() if name.startswith(EMBEDDED)]
+        return tuple(sorted(embedded, key=lambda name: name != DEFAULT_CONFIG))  # the mean image is the first one's
+
+    def chosen_shots(self) -> tuple[int, ...]:
+        try:
+            return tuple(int(n) for n in self.shots.split(","))
+        except ValueError:
+            raise InputError(f"--shots {self.shots!r}: use numbers and commas, such as 0,1,4") from None
+
+    def check_outputs(self) -> None:
+        super().check_outputs()
+        self.chosen_shots()
+        share_of("--max-rejected", self.max_rejected)
+        for config in self.chosen():
+            load_config(config)
+
+
+@dataclass(frozen=True)
+class Elsewhere(Record):
+    """The first process has the comparison."""
+
+
+def compare_encoders(options: Options) -> Report:
+    from limber_interp.evaluation.comparison import compare
+
+    def bar(items: Iterable, description: str) -> Iterator:
+        return progress(items, description)
+
+    record = compare(
+        options.chosen(),
+        options.data,
+        tuple(task for task in options.tasks.split(",") if task),
+        out=options.out,
+        prompt=options.prompt,
+        max_new_tokens=options.max_new_tokens,
+        images=options.images,
+        max_images=options.max_images,
+        max_rejected=share_of("--max-rejected", options.max_rejected),
+        questions=options.questions,
+        shots=options.chosen_shots(),
+        words=options.words,
+        wordnet=options.wordnet,
+        attributes=options.attributes,
+        clip=options.clip,
+        seed=options.seed,
+        lm=options.lm,
+        device=options.device,
+        dtype=options.dtype,
+        batch_size=options.batch_size,
+        progress=bar,
+    )
+    if record is None:
+        return Report(Elsewhere(), (), silent=True)
+    record.save(options.out / "comparison.npz")
+    return Report(record, tuple(tables(record)), skipped=record.rejected)
+
+
+def tables(record: Comparison) -> Iterator[Table]:
+    """What to show: the headline metrics of each entry, and the differences that are more than chance."""
+    yield _headlines(record)
+    yield _differences(record)
+
+
+def _headlines(record: Comparison) -> Table:
+    n_images = len(record.images)
+    table = result_table(f"{printable(record.data)}: {n_images} images, estimates with 95 % intervals")
+    table.add_column("entry")
+    for metric in record.headlines:
+        table.add_column(f"{metric.label}{' ↓' if metric.direction < 0 else ''}", justify="right")
+    for entry in record.entries:
+        cells = []
+        for metric in record.headlines:
+            score = record.score(entry.name, metric.name)
+            star = "*" if record.best(metric.name) == entry.name else ""
+            cells.append("-" if score is None else f"{star}{_cell(score)}")
+        table.add_row(printable(entry.name), *cells)
+    chances = {metric.chance: metric.label for metric in reversed(record.headlines) if metric.chance}
+    lines = ["* best. After | the chance level", *(f"{label}: {chance}" for chance, label in reversed(chances.items()))]
+    table.caption = "\n".join(lines)
+    return table
+
+
+def _cell(score: Score) -> str:
+    estimate = score.estimate
+    value = f"{estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
+    return value if score.chance != score.chance else f"{value} | {score.chance:.2f}"  # NaN is not itself
+
+
+def _differences(record: Comparison) -> Table:
+    """Of each headline metric and entry, whom it is better than by more than chance, and by how much."""
+    table = result_table("better than, over the same images: p below 0.05 after Holm's correction over the pairs")
+    for heading in ("metric", "entry", "better than"):
+        table.add_column(heading, overflow="fold")
+    n_found = 0
+    for metric in record.headlines:
+        beaten: dict[str, list[str]] = {entry.name: [] for entry in record.entries}
+        for contrast in record.significant():
+            if contrast.metric == metric.name:
+                by = contrast.difference.estimate.value
+                first, second = contrast.first, contrast.second
+                better, worse = (first, second) if by * metric.direction > 0 else (second, first)
+                beaten[better].append(f"{printable(worse)} ({abs(by):.2f})")
+                n_found += 1
+        for name, others in beaten.items():
+            if others:
+                table.add_row(metric.label, printable(name), ", ".join(others))
+    n_asked = sum(contrast.metric in {metric.name for metric in record.headlines} for contrast in record.contrasts)
+    lines = [f"{n_found} of {n_asked} differences; in brackets how large they are, their intervals in the JSON"]
+    table.caption = "\n".join([*lines, *record.notes])
+    return table
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    return run("compare_encoders", Options, compare_encoders, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
