@@ -16,7 +16,7 @@ from limber_interp.errors import InputError
 from limber_interp.evaluation.vqa import vqa_accuracy
 from limber_interp.images import describe
 from limber_interp.models.limber import Limber
-from limber_interp.records.questions import Answer
+from limber_interp.records import Answer
 
 Shots = Sequence[Question]
 SoftPromptOf = Callable[[Path | bytes], Tensor]  # image -> (prompt_pos, d_model)
