@@ -69,8 +69,8 @@ def load_configs(
             continue
         if config.lm_name not in {other.lm_name for other in named}:
             continue
-        if missing := _missing(config):
-            notes.append(f"{config.name} (random encoder) is left out: {missing} is not there")
+        if reason := _unusable(config):
+            notes.append(f"{config.name} (random encoder) is left out: {reason}")
         else:
             added.append(config)
     if not added and all(config.pretrained_img_encoder for config in named):
@@ -91,7 +91,10 @@ def contestants(configs: Sequence[LimberConfig]) -> list[Contestant]:
     return shown
 
 
-def _missing(config: LimberConfig) -> str | None:
-    """A file of the config that is not there. Weights that a library fetches are not looked for."""
-    files = [config.projection, config.encoder_weights]
-    return next((file for file in files if file is not None and not resolve(file).exists()), None)
+def _unusable(config: LimberConfig) -> str | None:
+    """Why a config cannot be loaded, as far as its files say; weights that a library fetches are not looked for."""
+    if config.projection is None:
+        return "its projection was never published, and none is named"
+    files = (config.projection, config.encoder_weights)
+    missing = [file for file in files if file is not None and not resolve(file).exists()]
+    return f"{missing[0]} is not there" if missing else None

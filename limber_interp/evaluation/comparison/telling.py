@@ -1,8 +1,8 @@
 """What an entry says of the images: in batches, each written down as soon as it is there."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,17 +15,11 @@ from limber_interp.evaluation.comparison.results import Results, Said
 from limber_interp.models.limber import Limber, PromptPart
 from limber_interp.ranks import Ranks
 
-T = TypeVar("T")
+Progress: TypeAlias = Callable[[Iterable[Any], str], Iterable[Any]]  # wraps an iteration, with a line on what it is
 CAPTION = "caption"
 
 
-class Progress(Protocol):
-    """Wraps an iteration, with a line on what it is."""
-
-    def __call__(self, items: Iterable[T], description: str, /) -> Iterable[T]: ...
-
-
-def silent(items: Iterable[T], _: str, /) -> Iterable[T]:
+def silent(items: Iterable[Any], _: str) -> Iterable[Any]:
     """No progress is shown."""
     return items
 

@@ -1,0 +1,200 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import limber_interp
+from limber_interp.datasets import read_folder
+from limber_interp.errors import InputError
+from limber_interp.evaluation.comparison import TASKS, compare
+from limber_interp.records import Comparison
+
+ENTRIES = ["clip", "nfresnet", "blind", "mean image"]
+
+
+def test_everything_side_by_side(run, world, asked: Path, tmp_path: Path) -> None:
+    record = run(tmp_path / "out", TASKS)
+    assert [entry.name for entry in record.entries] == ENTRIES
+    assert [entry.kind for entry in record.entries] == ["trained", "trained", "control", "control"]
+    assert len(record.images) == 9
+    assert {metric.task for metric in record.metrics} == set(TASKS)
+    model = limber_interp.load(world.config("clip"))
+    example = read_folder(asked)[3]
+    assert record.images[3].key == example.key
+    # From float16 encodings, and in a batch
+    assert record.images[3].captions["clip"] == model.caption(example.image, max_new_tokens=5)
+    for name in ("blind", "mean image"):
+        assert len({image.captions[name] for image in record.images}) == 1
+    assert record.images[0].captions["blind"] == model.vocabulary.text(model.generate(["A picture of"], 5)[0]).strip()
+
+    assert len(record.questions) == 18
+    assert record.questions[1].answers["blind"].keys() == {"0", "1"}
+    score = record.score("clip", "vqa_1")
+    told = [question.accuracy["clip"]["1"] for question in record.questions]
+    assert score.estimate.value == pytest.approx(np.mean(told))
+    assert score.estimate.n == 9  # images, not questions
+    assert record.groups("vqa_1", "kind") == ("what", "where")
+    assert len([contrast for contrast in record.contrasts if contrast.metric == "cider_d"]) == 4 * 3 / 2
+    value = record.score("nfresnet", "cider_d").estimate.value
+    assert value == pytest.approx(record.per_image["cider_d"][1].mean())
+
+    assert record.score("clip", "effective_rank_encoding").estimate.value > 0
+    assert record.score("blind", "effective_rank_encoding") is None
+    assert {s.measure for s in record.similarities} == {"linear CKA", "nearest-neighbour overlap"}
+    assert any("probe of colour" in note for note in record.notes)  # three images of each
+    assert any("no CLIP was named" in note for note in record.notes)
+    assert record.images[0].seen.shape == (64, 64, 3)
+
+    record.save(tmp_path / "record.npz")
+    assert Comparison.load(tmp_path / "record.npz").to_json() == record.to_json()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(run, tmp_path: Path) -> None:
+    tasks = ("caption", "vqa")
+    whole = run(tmp_path / "whole", tasks)
+    seen: list[str] = []
+
+    def stop_in_the_third_batch(items: Iterable, description: str) -> Iterator:
+        for item in items:
+            if description.startswith("nfresnet: captions"):
+                seen.append(description)
+                if len(seen) == 3:
+                    raise Interrupted
+            yield item
+
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted):
+        run(out, tasks, progress=stop_in_the_third_batch)
+    part = out / "results.part-0.jsonl"
+    lines = part.read_text().splitlines()
+    last = json.loads(lines[-1])
+    assert (last["entry"], last["task"], last["index"]) == ("nfresnet", "caption", 7)
+    # A line that is torn is dropped; what stands there is not said again
+    part.write_text("\n".join(lines[:-1]) + "\n" + lines[-1].replace(last["text"], "kept")[:-4])
+    changed = json.loads(lines[1])
+    part.write_text(part.read_text().replace(lines[1], json.dumps({**changed, "text": "as it was said"})))
+    again = run(out, tasks)
+    assert again.images[0].captions["clip"] == "as it was said"
+    assert again.images[7].captions == whole.images[7].captions
+
+    text = (out / "results.jsonl").read_text().replace('"as it was said"', json.dumps(changed["text"]))
+    assert text == (tmp_path / "whole/results.jsonl").read_text()
+    (out / "results.jsonl").write_text(text)
+    assert run(out, tasks).to_json() == whole.to_json()
+    assert sorted(path.name for path in out.iterdir()) == ["encodings", "results.jsonl"]
+
+
+def test_tasks_may_be_added(run, tmp_path: Path) -> None:
+    captions = run(tmp_path / "out", ("caption",))
+    both = run(tmp_path / "out", ("caption", "vqa"))
+    assert [image.captions for image in both.images] == [image.captions for image in captions.images]
+    answers = run(tmp_path / "out", ("vqa",))
+    assert [q.answers for q in answers.questions] == [q.answers for q in both.questions]
+    assert answers.images[0].captions == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        ({"prompt": "The"}, 'caption.prompt was "A picture of", now "The"'),
+        ({"max_new_tokens": 3}, "caption.max_new_tokens was 5, now 3"),
+        ({"max_images": 8}, "data.images was 9, now 8"),
+    ],
+)
+def test_results_of_another_run(run, tmp_path: Path, other, line: str) -> None:
+    run(tmp_path / "out")
+    with pytest.raises(InputError, match=f"results of another run: {line}; name another folder"):
+        run(tmp_path / "out", **other)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(run, world, asked: Path, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", ("caption", "vqa"))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "limber_interp.compare_encoders", str(world.config("clip")), str(world.config("nfresnet"))]
+    options = {
+        "--data": asked, "--out": tmp_path / "two", "--tasks": "caption,vqa", "--max-new-tokens": 5, "--shots": "0,1",
+        "--batch-size": 4, "--json": tmp_path / "two.json",
+    }  # fmt: skip
+    args = [str(text) for pair in options.items() for text in pair]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launcher, *command, *args], check=True, env=environment, capture_output=True)
+    assert (tmp_path / "two/results.jsonl").read_bytes() == (tmp_path / "one/results.jsonl").read_bytes()
+    assert json.loads((tmp_path / "two.json").read_text()) == json.loads(one.to_json())
+
+
+def test_what_cannot_be_used_is_left_out_for_all(run, asked: Path, tmp_path: Path) -> None:
+    (asked / "images/004.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match="1 of 9 examples cannot be used, more than --max-rejected 1%"):
+        run(tmp_path / "strict", ("caption", "vqa"))
+    record = run(tmp_path / "out", ("caption", "vqa"), max_rejected=0.5)
+    assert [image.key for image in record.images] == [f"{i // 5}/{i:03d}" for i in range(9) if i != 4]
+    assert len(record.questions) == 16
+    assert record.rejected == ("0/004: not an image that Pillow can open",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"max_images": 1}, "1 usable images; a comparison takes two or more"),
+        ({"tasks": ("captions",)}, "task 'captions' is unknown; nearest: caption"),
+        ({"tasks": ()}, "no task: choose some of caption"),
+        ({"tasks": ("vqa",), "shots": (-1,)}, "shots -1: expected numbers from 0 on"),
+        ({"tasks": ("vqa",), "shots": (9,)}, "9 shots need as many other images"),
+        ({"tasks": ("vqa",), "shots": (7,)}, "7 shots with 4 positions per image"),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"words": "nowhere.json", "tasks": ("categories",)}, "nowhere.json: no groups of words"),
+        ({"clip": "ViT-B-32"}, "CLIP ViT-B-32: neither a folder nor architecture:weights"),
+    ],
+)
+def test_bad_settings(run, tmp_path: Path, settings, line: str) -> None:
+    with pytest.raises(InputError, match=line):
+        run(tmp_path / "out", **settings)
+
+
+def test_images_without_captions(run, world, asked: Path, tmp_path: Path) -> None:
+    rows = [{"id": i, "file_name": f"images/00{i}.png"} for i in (0, 2, 4)]
+    (asked / "coco.json").write_text(json.dumps({"images": rows, "annotations": []}))
+    with pytest.raises(InputError, match=r"3 of 3 examples cannot be used.*the first: 0: no caption"):
+        compare([world.config()], asked / "coco.json", ("caption",), out=tmp_path / "out")
+
+
+def test_no_answers(world, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='no metadata\\["questions"\\] with answers'):
+        compare([world.config()], folder, ("vqa",), out=tmp_path / "out")
+
+
+def test_a_projection_that_does_not_fit(world, asked: Path, tmp_path: Path) -> None:
+    """It shows before anything is said, even where it is the last one's."""
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(world.config("beit").read_text().replace("projections/beit", "projections/clip"))
+    with pytest.raises(InputError, match="projection"):
+        compare([world.config(), wrong], asked, ("caption",), out=tmp_path / "out")
+    assert not (tmp_path / "out/results.jsonl").exists()
+
+
+def test_the_shipped_suite(tmp_path: Path) -> None:
+    """CLIP names what is there, its random twin and the blind run do not; the random ones come of themselves."""
+    record = compare(["emoji_clip_linear"], tasks=("caption", "categories"), out=tmp_path / "out", dtype="float32")
+    names = [entry.name for entry in record.entries]
+    assert names == [
+        "emoji_clip_linear", "emoji_beit_random_linear", "emoji_nfrn_random_linear", "blind", "mean image",
+    ]  # fmt: skip
+    assert len(record.images) == 24
+    recall = {name: record.score(name, "noun_recall").estimate for name in names}
+    assert recall["emoji_clip_linear"].low > recall["blind"].high
+    assert record.best("clip_score") == "emoji_clip_linear"
+    better = [c for c in record.significant() if (c.metric, c.first, c.second) == ("cider_d", names[0], "blind")]
+    assert len(better) == 1
+    with Image.open(record.images[0].image) as image:
+        assert record.images[0].seen.shape == (image.height, image.width, 3)
