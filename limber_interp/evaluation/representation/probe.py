@@ -47,14 +47,14 @@ def probe(
     the same share of every label. A label of fewer than five images is left out, as are images whose label is None.
 
     The features are standardised by the images that the probe is fitted to. They then have a squared length of about
-    their number d, so the same `C` would bind a wide encoder less than a narrow one: it is 100 / d for all. Over six
-    small encoders, their soft prompts and four kinds of labels, 100 / d was mostly the best of 1, 10 and 100 / d, or
-    within two points of it. It is not searched for in each fold, which would take ten times as long.
+    their number d, so the same `C` would bind a wide encoder less than a narrow one: it is 100 / d for all. Six small
+    encoders and their soft prompts, four kinds of labels each, had a mean accuracy of 0.60, 0.62, 0.63 and 0.63 at 1,
+    10, 100 and 1,000 / d; single ones lost up to 0.10 against the best of the four. It is not searched for in each
+    fold, which would take ten times as long.
 
     The control is fitted to the same folds with the labels shuffled among the images of each fold, and asked for these.
-    A probe above its control shows that the fact *can* be read
-    linearly; that a language model reads it is another question. And with few images or many features a linear map may
-    fail to find what is there.
+    A probe above its control shows that the fact *can* be read linearly; that a language model reads it is another
+    question. And with few images or many features a linear map may fail to find what is there.
 
     Args:
         what: of the labels, for messages.
