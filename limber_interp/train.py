@@ -253,7 +253,9 @@ class _Sheets:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    return run("train", Options, train, args)
+    given = sys.argv[1:] if args is None else args
+    # DeepSpeed's launcher adds --local_rank=N to what it starts, beside the variable LOCAL_RANK, which is read
+    return run("train", Options, train, [word for word in given if not word.startswith("--local_rank=")])
 
 
 if __name__ == "__main__":

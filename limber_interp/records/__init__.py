@@ -9,6 +9,7 @@ from limber_interp.records.base import check_writable as check_writable
 from limber_interp.records.base import installed_versions as installed_versions
 from limber_interp.records.base import make_folder as make_folder
 from limber_interp.records.base import move_into_place as move_into_place
+from limber_interp.records.base import sync as sync
 from limber_interp.records.base import write_atomically as write_atomically
 from limber_interp.records.captions import Caption as Caption
 from limber_interp.records.captions import Captions as Captions

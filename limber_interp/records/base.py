@@ -228,15 +228,19 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def move_into_place(temporary: Path, path: Path) -> None:
     """Rename a file that is whole to its final name, such that both survive a crash."""
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     temporary.replace(path)
     if os.name == "posix":  # the rename itself survives a crash only once the folder is synced
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Let a file, or a folder's list of names, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _beside(path: Path) -> Path:

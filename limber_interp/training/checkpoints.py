@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import distributed
 
 from limber_interp.errors import InputError
-from limber_interp.records import make_folder
+from limber_interp.records import make_folder, sync
 
 NAME = re.compile(r"step-(\d{8})")
 CONTENTS = "contents.json"  # written last: the state, and the size of every other file
@@ -64,7 +64,7 @@ class Checkpoints:
                 final = self.folder / f"step-{step:08d}"
                 shutil.rmtree(final, ignore_errors=True)  # torn, or it would have been gone on from
                 temporary.replace(final)
-                _sync(self.folder)
+                sync(self.folder)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(temporary, ignore_errors=True)
             found = self.newest()
@@ -119,19 +119,11 @@ def _complete(folder: Path, contents: dict[str, Any]) -> None:
     """Sync every file, and write last what they are: with that the folder is whole."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     for path in files:
-        _sync(path)
+        sync(path)
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
     (folder / CONTENTS).write_text(json.dumps({**contents, "files": sizes}), encoding="utf-8")
     for path in (folder / CONTENTS, *(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -9,11 +10,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from limber_interp.config import LimberConfig, load_config
+from limber_interp.datasets import open_dataset
+from limber_interp.encodings import Encodings, encode
 from limber_interp.errors import InputError
+from limber_interp.models.limber import Limber
 from limber_interp.train import main
 from limber_interp.training.checkpoints import CONTENTS, Checkpoints
 from limber_interp.training.engine import train
@@ -48,7 +53,7 @@ def alone() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def interrupted(config: LimberConfig, data: Path, out: Path, after: int) -> None:
+def interrupted(config: LimberConfig, data: Path | Encodings, out: Path, after: int) -> None:
     """A run that ends with an exception in the step after `after`, as a killed one would, but without its exit."""
 
     def stop(items, description):
@@ -184,3 +189,22 @@ def test_two_processes(world, captioned: Path, tmp_path: Path) -> None:
     done = subprocess.run(one, env=alone(), capture_output=True, text=True)
     assert done.returncode == 2
     assert "was written by 2 processes, here are 1; start as many" in done.stderr.splitlines()[-1]
+
+
+def test_a_disk_that_fills_up(tiny: Limber, captioned: Path, tmp_path: Path, config) -> None:
+    """One line; nothing half-written is left, and the checkpoint of before goes on."""
+    encodings = encode(tiny.encoder, open_dataset(captioned), tmp_path / "encodings")
+    whole = train(config, encodings, tmp_path / "whole")
+    interrupted(config, encodings, tmp_path / "out", after=4)
+    largest = max(path.stat().st_size for path in (tmp_path / "out").rglob("*.pt"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, hard))
+    try:
+        with pytest.raises(InputError, match=r"no checkpoint of step 6 could be written: .*goes on after step 3"):
+            train(config, encodings, tmp_path / "out", resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    checkpoints = Checkpoints(tmp_path / "out" / "tiny.checkpoints")
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000003"]
+    run = train(config, encodings, tmp_path / "out", resume=True)
+    np.testing.assert_array_equal(run.losses, whole.losses)
