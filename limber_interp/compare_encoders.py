@@ -1,4 +1,4 @@
-"""Compare encoders: captions, categories against properties, representations and answers, with intervals."""
+"""Compare encoders through one language model: the same images, prompts and seeds for each, with intervals."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ EMBEDDED = "emoji_"  # how the names of the embedded configs begin
 
 @dataclass(frozen=True, kw_only=True)
 class Options(OutputOptions):
-    """Compare encoders through one language model: the same images, prompts and seeds for each.
+    """Compare encoders through one language model: the same images, prompts and seeds for each, with intervals.
 
     Random encoders of the same language model, a run without any image and one with the mean image are always among
     them. Run again with the same --out, the work goes on where it stopped. Under `torchrun` or `accelerate launch` the
@@ -95,7 +95,10 @@ class Elsewhere(Record):
 
 
 def compare_encoders(options: Options) -> Report:
-    from limber_interp.evaluation.comparison import compare
+    try:
+        from limber_interp.evaluation.comparison import compare
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed: pip install 'limber_interp[compare]'") from error
 
     def bar(items: Iterable, description: str) -> Iterator:
         return progress(items, description)

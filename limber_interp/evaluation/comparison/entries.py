@@ -73,7 +73,7 @@ def load_configs(
             notes.append(f"{config.name} (random encoder) is left out: {reason}")
         else:
             added.append(config)
-    if not added and all(config.pretrained_img_encoder for config in named):
+    if not added and not notes and all(config.pretrained_img_encoder for config in named):
         notes.append("no random encoder is among the entries: none in configs/ goes with this language model")
     found = [*named, *added]
     return [config.model_copy(update={"lm_name": lm}) for config in found] if lm else found, notes

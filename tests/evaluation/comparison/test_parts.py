@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from limber_interp import resources
 from limber_interp.config import load_config
 from limber_interp.datasets import Example
 from limber_interp.errors import InputError
@@ -40,7 +41,9 @@ def test_random_encoders_of_the_same_language_model_are_added() -> None:
     ]
 
 
-def test_random_encoders_whose_files_are_not_there_are_named(world) -> None:
+def test_random_encoders_whose_files_are_not_there_are_named(world, tmp_path, monkeypatch) -> None:
+    (tmp_path / "configs").symlink_to(resources.configs_dir())
+    monkeypatch.setattr(resources, "root", lambda: tmp_path)  # where nobody has fetched anything
     configs, notes = load_configs(["clip_linear"], lm="/models/gpt-j-6b")
     assert [(config.name, config.lm_name) for config in configs] == [("clip_linear", "/models/gpt-j-6b")]
     assert notes == [
