@@ -34,9 +34,11 @@ class Options(OutputOptions):
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Captioned images: LIMBER's folder, COCO or NoCaps captions .json, .tar, .csv; by default the bundled scenes."""
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Of COCO captions and tables, where the images are not beside them."""
+    """Of COCO captions, VQA's questions and tables, where the images are not beside them."""
     questions: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """VQA v2's questions .json, or LIMBER's folder with questions; by default those of --data."""
+    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """VQA v2's answers, where they are not beside the questions."""
     tasks: Annotated[str, tyro.conf.arg(metavar="TASK,TASK")] = "caption,categories,properties,probe,vqa"
     """Some of these."""
     shots: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2,4"
@@ -114,6 +116,7 @@ def compare_encoders(options: Options) -> Report:
         max_images=options.max_images,
         max_rejected=share_of("--max-rejected", options.max_rejected),
         questions=options.questions,
+        annotations=options.annotations,
         shots=options.chosen_shots(),
         words=options.words,
         wordnet=options.wordnet,

@@ -1,5 +1,5 @@
-"""Captions per second: in batches with a cache of keys and values, as `compare_encoders` makes them, beside one image at
-a time without a cache, as LIMBER's users write it.
+"""Captions per second: in batches with a cache of keys and values, as `compare_encoders` makes them, beside one image
+at a time without a cache, as LIMBER's users write it.
 
     python -m experiments.benchmarks.captioning                                    # the embedded suite
     python -m experiments.benchmarks.captioning --layers 6 --d-model 2048          # random weights, 144 image positions

@@ -9,6 +9,7 @@ import torch
 
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Dataset, fingerprint, open_dataset, open_questions
+from limber_interp.errors import InputError
 from limber_interp.evaluation.comparison.answering import other_images
 from limber_interp.evaluation.comparison.entries import Contestant, contestants, load_configs
 from limber_interp.evaluation.comparison.pictures import First
@@ -35,6 +36,7 @@ def compare(
     max_images: int | None = None,
     max_rejected: float = 0.01,
     questions: str | Path | None = None,
+    annotations: str | Path | None = None,
     shots: Sequence[int] = (0, 1, 2, 4),
     template: Template = DEFAULT_TEMPLATE,
     words: str | Path | None = None,
@@ -64,10 +66,11 @@ def compare(
     Args:
         data: captioned images as `open_dataset` takes them; None: the bundled scenes.
         out: a folder for this comparison alone.
-        images: the folder of the images, for COCO captions and tables.
+        images: the folder of the images, for COCO captions, VQA's questions and tables.
         max_images: only the first ones.
         max_rejected: the share of images that may be unusable.
-        questions: as `open_questions` takes them, on any images; None: those of `data`, on the images compared.
+        questions, annotations: as `open_questions` takes them, on any images; None: those of `data`, on the images that
+            are captioned.
         words, wordnet, attributes, clip: see `Yardsticks.open`.
         keep_seen: of so many images the record keeps a small picture.
         seed: of shots, chance levels and intervals. A random encoder keeps its config's.
@@ -85,15 +88,19 @@ def compare(
         progress,
     )  # fmt: skip
     setting.check()
+    if max_images is not None and max_images < 2:
+        raise InputError(f"max_images {max_images}: a comparison takes two or more")
     found, notes = load_configs(configs, lm)
     yardsticks = Yardsticks.open(tasks, found[0].lm_name, words, wordnet, attributes, clip)
     data = data or weights_dir() / "emoji" / "scenes"
     datasets: tuple[Dataset, ...] = (open_dataset(data, images),)
     if max_images is not None:
         datasets = (First(datasets[0], max_images),)
-    asking = open_questions(questions or data) if "vqa" in tasks else None
-    if asking is not None and questions is not None and len(others := other_images(asking, datasets[0], max_images)):
-        datasets = (*datasets, others)
+    asking = None
+    if "vqa" in tasks:
+        asking = open_questions(data) if questions is None else open_questions(questions, images, annotations)
+        if questions is not None and len(others := other_images(asking, datasets[0], max_images)):
+            datasets = (*datasets, others)
     ranks = Ranks.of_environment()
     with ranks.met():
         work = Work(setting, Path(out), ranks)

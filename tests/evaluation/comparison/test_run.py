@@ -143,10 +143,34 @@ def test_what_cannot_be_used_is_left_out_for_all(run, asked: Path, tmp_path: Pat
     assert record.rejected == ("0/004: not an image that Pillow can open",)
 
 
+def coco(folder: Path, files: list[str], captions: list[str]) -> Path:
+    path = folder / "captions.json"
+    rows = [{"id": i, "file_name": file} for i, file in enumerate(files)]
+    told = [{"image_id": i, "caption": caption} for i, caption in enumerate(captions)]
+    path.write_text(json.dumps({"images": rows, "annotations": told}))
+    return path
+
+
+def test_questions_on_other_images(world, asked: Path, tmp_path: Path) -> None:
+    """Two images are captioned, nine are asked about; each is encoded once, whichever task needs it."""
+    captioned = coco(asked, ["images/000.png", "images/002.png"], ["A dog.", "A cat."])
+    record = compare([world.config()], captioned, ("caption", "vqa"), out=tmp_path / "out", questions=asked, shots=(1,))
+    assert [image.key for image in record.images] == ["0", "1"]
+    assert len({question.image for question in record.questions}) == 9
+    assert record.score("clip", "vqa_1").estimate.n == 9
+    counts = [json.loads(path.read_text())["kept"] for path in (tmp_path / "out/encodings").glob("*/manifest.json")]
+    assert sorted(counts) == [2, 7]
+
+
+def test_one_image_has_nothing_to_be_compared_over(world, asked: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1 usable images; a comparison takes two or more"):
+        compare([world.config()], coco(asked, ["images/000.png"], ["A dog."]), ("probe",), out=tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"max_images": 1}, "1 usable images; a comparison takes two or more"),
+        ({"max_images": 1}, "max_images 1: a comparison takes two or more"),
         ({"tasks": ("captions",)}, "task 'captions' is unknown; nearest: caption"),
         ({"tasks": ()}, "no task: choose some of caption"),
         ({"tasks": ("vqa",), "shots": (-1,)}, "shots -1: expected numbers from 0 on"),
@@ -162,11 +186,10 @@ def test_bad_settings(run, tmp_path: Path, settings, line: str) -> None:
         run(tmp_path / "out", **settings)
 
 
-def test_images_without_captions(run, world, asked: Path, tmp_path: Path) -> None:
-    rows = [{"id": i, "file_name": f"images/00{i}.png"} for i in (0, 2, 4)]
-    (asked / "coco.json").write_text(json.dumps({"images": rows, "annotations": []}))
+def test_images_without_captions(world, asked: Path, tmp_path: Path) -> None:
+    captioned = coco(asked, [f"images/00{i}.png" for i in (0, 2, 4)], [])
     with pytest.raises(InputError, match=r"3 of 3 examples cannot be used.*the first: 0: no caption"):
-        compare([world.config()], asked / "coco.json", ("caption",), out=tmp_path / "out")
+        compare([world.config()], captioned, ("caption",), out=tmp_path / "out")
 
 
 def test_no_answers(world, folder: Path, tmp_path: Path) -> None:
