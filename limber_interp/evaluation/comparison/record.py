@@ -6,7 +6,7 @@ from limber_interp.datasets import Example
 from limber_interp.evaluation.comparison.answering import accuracy, measure_answers, task_of
 from limber_interp.evaluation.comparison.captions import measure_captions, measure_clip_scores, without_prompt
 from limber_interp.evaluation.comparison.entries import Contestant
-from limber_interp.evaluation.comparison.knowing import describe_geometry, measure_probes, similarities
+from limber_interp.evaluation.comparison.knowing import Known, describe_geometry, measure_probes, similarities
 from limber_interp.evaluation.comparison.pictures import thumbnails
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.scoring import Measured, contrasts, scores
@@ -23,6 +23,7 @@ from limber_interp.records import ComparedImage, ComparedQuestion, Comparison, E
 def record_of(
     entries: Sequence[Contestant],
     looked: Mapping[str, Looked],
+    known: Mapping[str, Known],
     shown: Shown,
     setting: Setting,
     yardsticks: Yardsticks,
@@ -47,7 +48,6 @@ def record_of(
         indices = range(len(shown.asked.questions))
         answers = {n: [results.texts(name, task_of(n), indices) for name in names] for n in shown.asked.shots}
         measured += measure_answers(shown.asked, answers, setting.seed)
-    known = {name: one.known for name, one in looked.items() if one.known is not None}
     measured += measure_probes(known, names) if known else []
     described = list(describe_geometry(known)) if known else []
     notes += dict.fromkeys(line for one in known.values() for line in one.left_out)

@@ -113,7 +113,8 @@ def compare(
         if not ranks.first:
             return None
         results.gather()
-    return record_of(entries, looked, shown, setting, yardsticks, results, notes, keep_seen)
+    known = work.know(found, looked, shown) if "probe" in tasks else {}
+    return record_of(entries, looked, known, shown, setting, yardsticks, results, notes, keep_seen)
 
 
 def _settings(

@@ -110,16 +110,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a config makes of the images before anything is said: encodings, on disk, and the mean soft prompt.
-
-    Attributes:
-        known: in the first process alone, where probes were asked for.
-    """
+    """What a config makes of the images before anything is said: encodings, on disk, and the mean soft prompt."""
 
     manifest: Manifest
     encodings: tuple[Encodings, ...]
     mean: Float[Tensor, "prompt_pos d_model"]
-    known: Known | None = None
 
 
 class Work:
@@ -148,8 +143,7 @@ class Work:
             for other in looked.values():
                 _check_same(other.encodings, encodings)
             mean = mean_soft_prompt(model, encodings[0], shown.rows)
-            known = self._know(model, encodings[0], shown)
-            looked[config.name] = Looked(model.manifest(seed=self.setting.seed), encodings, mean, known)
+            looked[config.name] = Looked(model.manifest(seed=self.setting.seed), encodings, mean)
         assert shown is not None  # there is a config
         return shown, looked
 
@@ -161,6 +155,17 @@ class Work:
                 model = self._load(config)
             for entry in todo:
                 self._tell(entry, model, looked[config.name], shown, results)
+
+    def know(self, configs: Sequence[LimberConfig], looked: Mapping[str, Looked], shown: Shown) -> dict[str, Known]:
+        """What each config's encodings and soft prompts tell of the images. It is not shared among processes, nor kept
+        on disk."""
+        examples = [shown.datasets[0][index] for index in shown.rows.tolist()]
+        return {
+            config.name: know(
+                self._load(config), looked[config.name].encodings[0], shown.rows, examples, self.setting.seed
+            )
+            for config in self.setting.progress(configs, "Probes")
+        }
 
     def _tell(self, entry: Contestant, model: Limber, looked: Looked, shown: Shown, results: Results) -> None:
         setting = self.setting
@@ -181,12 +186,6 @@ class Work:
             return encode_once(
                 model.encoder, dataset, self.out / "encodings", setting.max_rejected, progress=setting.progress
             )
-
-    def _know(self, model: Limber, encodings: Encodings, shown: Shown) -> Known | None:
-        if "probe" not in self.setting.tasks or not self.ranks.first:
-            return None
-        examples = [shown.datasets[0][index] for index in shown.rows.tolist()]
-        return know(model, encodings, shown.rows, examples, self.setting.seed)
 
     def _missing(self, entry: Contestant, shown: Shown, results: Results) -> bool:
         tasks: list[tuple[str, Iterable[int]]] = []
