@@ -64,6 +64,16 @@ class Ranks:
         distributed.all_gather_object(values, value)
         return values
 
+    @contextmanager
+    def missing(self, where: str) -> Iterator[None]:
+        """Within it a process that waits for one that is gone says so, instead of what its sockets say."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world_size > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+                raise RuntimeError(f"{where}: another process of this run is gone; its own line says why") from error
+            raise
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world_size > 1:

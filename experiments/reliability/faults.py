@@ -4,8 +4,8 @@
     mount -t tmpfs -o size=32m none SMALL; python -m experiments.reliability.faults disk --small SMALL
 
 `rank`: one of two processes is killed once the first checkpoint is whole; the launcher has to end by itself, with
-another status than 0. `disk`: a run writes to a small file system on which another file has left too little room; it has
-to end with one line and status 2. Then both are resumed, and their losses held against those of a run that was left alone.
+another status than 0. `disk`: a run writes to a small file system on which another file has left too little room; it
+has to end with one line and status 2. Then both are resumed, and their losses held against those of a run left alone.
 """
 
 import argparse

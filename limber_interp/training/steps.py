@@ -117,7 +117,8 @@ class Steps:
             torch.manual_seed(config.seed + 1 + self.ranks.rank)  # each process drops other positions
         reads = ahead(self._read, self._micro_batches())
         for step in progress(range(len(self.course.lines), config.train_steps), "Training"):
-            line = self._step(step, reads)
+            with self.ranks.missing(f"step {step}"):
+                line = self._step(step, reads)
             if evaluate is not None and config.eval_every and (step + 1) % config.eval_every == 0:
                 line["held_out"] = evaluate(step + 1)
             log.write(line, self.course.measured[-1])
