@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import OutputOptions, Report, progress, result_table, run, share_of
+from limber_interp.cli import FIGURE_SUFFIXES, OutputOptions, Report, progress, result_table, run, share_of
 from limber_interp.config import DEFAULT_CONFIG, config_names, load_config
 from limber_interp.errors import InputError
-from limber_interp.records import Comparison, Record, Score
+from limber_interp.records import Comparison, Record, Score, check_writable
 from limber_interp.text import printable
 
 EMBEDDED = "emoji_"  # how the names of the embedded configs begin
@@ -39,6 +39,8 @@ class Options(OutputOptions):
     """VQA v2's questions .json, or LIMBER's folder with questions; by default those of --data."""
     annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """VQA v2's answers, where they are not beside the questions."""
+    max_questions: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """The first ones only: each is answered by every entry, with every number of shots."""
     tasks: Annotated[str, tyro.conf.arg(metavar="TASK,TASK")] = "caption,categories,properties,probe,vqa"
     """Some of these."""
     shots: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2,4"
@@ -69,6 +71,8 @@ class Options(OutputOptions):
     """Of the language model; auto: what suits the device."""
     seed: Annotated[int, tyro.conf.arg(metavar="INT")] = 0
     """Of shots, chance levels and intervals."""
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Draw entries by metrics with their intervals; the ending chooses the format (.png, .pdf, .svg)."""
 
     def chosen(self) -> tuple[str, ...]:
         """The configs to compare."""
@@ -85,6 +89,8 @@ class Options(OutputOptions):
 
     def check_outputs(self) -> None:
         super().check_outputs()
+        if self.figure is not None:
+            check_writable(self.figure, FIGURE_SUFFIXES)
         self.chosen_shots()
         share_of("--max-rejected", self.max_rejected)
         for config in self.chosen():
@@ -117,6 +123,7 @@ def compare_encoders(options: Options) -> Report:
         max_rejected=share_of("--max-rejected", options.max_rejected),
         questions=options.questions,
         annotations=options.annotations,
+        max_questions=options.max_questions,
         shots=options.chosen_shots(),
         words=options.words,
         wordnet=options.wordnet,
@@ -132,6 +139,10 @@ def compare_encoders(options: Options) -> Report:
     if record is None:
         return Report(Elsewhere(), (), silent=True)
     record.save(options.out / "comparison.npz")
+    if options.figure is not None:
+        from limber_interp.plotting.comparison import figure
+
+        figure(record, options.figure)
     return Report(record, tuple(tables(record)), skipped=record.rejected)
 
 

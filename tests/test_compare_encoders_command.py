@@ -15,7 +15,9 @@ def given(world, folder: Path, tmp_path: Path) -> list[str]:
 
 
 def test_table_json_and_record(given, folder: Path, tmp_path: Path, capsys) -> None:
-    assert main([*given, "--tasks", "caption,probe", "--max-images", "6", "--json", str(tmp_path / "out.json")]) == 0
+    paths = {"--json": tmp_path / "out.json", "--figure": tmp_path / "out.svg"}
+    written = [str(text) for pair in paths.items() for text in pair]
+    assert main([*given, "--tasks", "caption,probe", "--max-images", "6", *written]) == 0
     shown, said = capsys.readouterr()
     values = json.loads((tmp_path / "out.json").read_text())
     assert values["command"] == "compare_encoders"
@@ -30,6 +32,7 @@ def test_table_json_and_record(given, folder: Path, tmp_path: Path, capsys) -> N
     assert "no CLIP was named" in shown
     record = Comparison.load(tmp_path / "out/comparison.npz")
     assert json.loads(record.to_json()) == values
+    assert "CIDEr-D" in (tmp_path / "out.svg").read_text()
     assert "Traceback" not in said
 
 
@@ -63,6 +66,7 @@ def test_without_configs_it_compares_the_embedded_ones() -> None:
         ([], "--out FOLDER"),
         (["nowhere", "--out", "out"], "unknown config 'nowhere'"),
         (["--out", "out", "--shots", "one"], "--shots 'one': use numbers and commas"),
+        (["--out", "out", "--figure", "out.gif"], "out.gif: cannot write a .gif file"),
         (["--out", "out", "--max-rejected", "2"], "--max-rejected 2: expected a share"),
         (["--out", "out", "--tasks", "draw"], "task 'draw' is unknown; nearest: "),
         (["--out", "out", "--tasks", "vqa", "--data", "nowhere"], "nowhere: not there; expected"),

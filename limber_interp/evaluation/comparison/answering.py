@@ -82,18 +82,24 @@ class Asked:
 
     @staticmethod
     def of(
-        found: QuestionSet, n_shots: Sequence[int], seed: int, template: Template, among: Container[Path | bytes]
+        found: QuestionSet,
+        n_shots: Sequence[int],
+        seed: int,
+        template: Template,
+        among: Container[Path | bytes],
+        count: int | None = None,
     ) -> "Asked":
         """The questions that can be asked, each with its shots.
 
         Args:
             among: the images that they may be about.
+            count: only the first ones.
 
         Raises:
             InputError: none can be asked, or too few images for the shots.
         """
         usable, rejected = usable_questions(found)
-        questions = [question for question in usable if question.image in among]
+        questions = [question for question in usable if question.image in among][:count]
         if not questions:
             raise InputError(f"{found.name}: no question that can be asked of these images")
         shots = {n: draw_shots(questions, questions, n, seed) for n in sorted(set(n_shots))}

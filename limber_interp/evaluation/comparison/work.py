@@ -40,6 +40,7 @@ class Setting:
     max_new_tokens: int
     shots: tuple[int, ...]
     template: Template
+    max_questions: int | None
     seed: int
     batch_size: int
     max_rejected: float
@@ -56,9 +57,9 @@ class Setting:
                 raise InputError(f"task {task!r} is unknown; nearest: {nearest(task, TASKS)}")
         if not self.shots or min(self.shots) < 0:
             raise InputError(f"shots {', '.join(map(str, self.shots))}: expected numbers from 0 on")
-        for name in ("batch_size", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} {getattr(self, name)}: expected at least 1")
+        for name in ("batch_size", "max_new_tokens", "max_questions"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise InputError(f"{name} {value}: expected at least 1")
 
     @property
     def captions(self) -> bool:
@@ -94,7 +95,7 @@ class Shown:
             for which, found in enumerate(encodings)
             for index in np.flatnonzero(found.kept).tolist()
         }
-        asked = Asked.of(questions, setting.shots, setting.seed, setting.template, places.keys())
+        asked = Asked.of(questions, setting.shots, setting.seed, setting.template, places.keys(), setting.max_questions)
         return Shown(datasets, rows, asked, places)
 
     def gallery(self, model: Limber, encodings: Sequence[Encodings]) -> SoftPromptOf:

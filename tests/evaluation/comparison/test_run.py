@@ -177,6 +177,7 @@ def test_one_image_has_nothing_to_be_compared_over(world, asked: Path, tmp_path:
         ({"tasks": ("vqa",), "shots": (9,)}, "9 shots need as many other images"),
         ({"tasks": ("vqa",), "shots": (7,)}, "7 shots with 4 positions per image"),
         ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"max_questions": 0}, "max_questions 0: expected at least 1"),
         ({"words": "nowhere.json", "tasks": ("categories",)}, "nowhere.json: no groups of words"),
         ({"clip": "ViT-B-32"}, "CLIP ViT-B-32: neither a folder nor architecture:weights"),
     ],
