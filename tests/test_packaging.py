@@ -66,7 +66,8 @@ def test_the_wheel_holds_what_the_repository_ships(wheel: Path):
     shipped = [*(REPOSITORY / "configs").glob("*.yml"), *(REPOSITORY / "limber_weights" / "emoji").rglob("*")]
     data = {f"limber_interp/{path.relative_to(REPOSITORY)}" for path in shipped if path.is_file()}
     assert len(data) > 12
-    pages = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "limber_interp/plotting/page").iterdir()}
+    page = REPOSITORY / "limber_interp/plotting/page"
+    pages = {str(path.relative_to(REPOSITORY)) for path in page.rglob("*") if path.is_file()}
     assert {Path(page).suffix for page in pages} == {".html", ".css", ".js"}
     assert held == code | data | pages | {"limber_interp/py.typed"}
 

@@ -1,23 +1,17 @@
 """A lens over layers as one HTML page: every patch at every layer, at hand."""
 
-import base64
-import io
-import json
 from collections import Counter
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
-from PIL import Image
 
 from limber_interp.errors import InputError
+from limber_interp.plotting.html import data_uri, manifest_of, packed, write_page
 from limber_interp.plotting.style import COLOURS
-from limber_interp.records import ImageLens, LayerReading, LensControl, LensTarget, LogitLens, write_atomically
+from limber_interp.records import ImageLens, LayerReading, LensControl, LensTarget, LogitLens
 from limber_interp.text import printable, visible
 
 N_COLOURS = 64
@@ -41,15 +35,7 @@ def explorer(record: LogitLens, path: str | Path) -> None:
     """
     if not record.images:
         raise InputError("a record without images cannot be explored; run the probe with at least one")
-    data = json.dumps(_page(record), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    data = data.replace("<", "\\u003c")  # with it begins all that could end the data early
-    script = "\n".join(_source(name) for name in SCRIPTS)
-    html = Template(_source("page.html")).substitute(style=_source("style.css"), record=data, script=script)
-    write_atomically(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
-
-
-def _source(name: str) -> str:
-    return (resources.files("limber_interp.plotting") / "page" / name).read_text(encoding="utf-8")
+    write_page(path, "explorer", SCRIPTS, _page(record))
 
 
 def _page(record: LogitLens) -> dict[str, Any]:
@@ -59,35 +45,23 @@ def _page(record: LogitLens) -> dict[str, Any]:
     ids = np.array(sorted(texts))
     shown = [visible(texts[token_id]) for token_id in ids.tolist()]
     alike = Counter(shown)  # parts of characters all look like U+FFFD
-    manifest = record.manifest
     return {
-        "config": printable(str(manifest.config.get("name", "unnamed"))),
+        "config": printable(str(record.manifest.config.get("name", "unnamed"))),
         "prompt": None if record.prompt is None else printable(record.prompt),
         "k": record.k,
         "layers": list(record.layers),
         "tokens": [t if alike[t] == 1 else f"{t} #{token_id}" for t, token_id in zip(shown, ids.tolist(), strict=True)],
-        "token_ids": _packed(ids),
+        "token_ids": packed(ids),
         "images": [_image(image, ids) for image in record.images],
         "colours": [to_hex(colour) for colour in colormaps[COLOURS](np.linspace(0, 1, N_COLOURS))],
-        "manifest": {
-            "config": _lines(manifest.config),
-            "hashes": {name: value and value[:12] for name, value in manifest.hashes.items()},
-            "computed": {"dtype": manifest.dtype, "device": manifest.device, "seed": str(manifest.seed)},
-            "preprocessing": _lines(manifest.preprocessing),
-            "versions": _lines(manifest.versions),
-            "notes": [printable(note) for note in manifest.notes],
-        },
+        "manifest": manifest_of(record.manifest),
     }
-
-
-def _lines(values: Any) -> dict[str, str]:
-    return {printable(str(key)): printable(str(value)) for key, value in values.items()}
 
 
 def _image(image: ImageLens, ids: np.ndarray) -> dict[str, Any]:
     return {
         "name": printable(image.image),
-        "seen": None if image.seen is None else _png(image.seen),
+        "seen": None if image.seen is None else data_uri(image.seen, "PNG"),
         # (rows, columns) of patches, and (height, width) in pixels
         "grid": image.grid,
         "size": image.grid if image.seen is None else image.seen.shape[:2],
@@ -102,12 +76,12 @@ def _image(image: ImageLens, ids: np.ndarray) -> dict[str, Any]:
 
 def _reading(reading: LayerReading, ids: np.ndarray) -> dict[str, Any]:
     return {
-        "tokens": _packed(np.searchsorted(ids, reading.token_ids)),
-        "logprobs": _packed(reading.logprobs),
+        "tokens": packed(np.searchsorted(ids, reading.token_ids)),
+        "logprobs": packed(reading.logprobs),
         # in hundredths, as they are shown
-        "entropy": _packed(np.rint(100 * reading.entropy).clip(0).astype(np.int64)),
-        "kl": _packed(np.rint(100 * reading.kl).clip(0).astype(np.int64)),
-        "agrees": _packed(reading.agrees),
+        "entropy": packed(np.rint(100 * reading.entropy).clip(0).astype(np.int64)),
+        "kl": packed(np.rint(100 * reading.kl).clip(0).astype(np.int64)),
+        "agrees": packed(reading.agrees),
     }
 
 
@@ -119,9 +93,9 @@ def _target(target: LensTarget, ids: np.ndarray) -> dict[str, Any]:
     return {
         "word": visible(target.word),
         "token": int(np.searchsorted(ids, target.token_id)),
-        "ranks": _packed(target.ranks),
-        "logprobs": _packed(target.logprobs),
-        "p": [{"values": _packed(p), "against": f"{n} {others}"} for p, n, others in against if p is not None],
+        "ranks": packed(target.ranks),
+        "logprobs": packed(target.logprobs),
+        "p": [{"values": packed(p), "against": f"{n} {others}"} for p, n, others in against if p is not None],
     }
 
 
@@ -134,21 +108,6 @@ def _control(control: LensControl, ids: np.ndarray) -> dict[str, Any]:
         "sources": [printable(source) for source in control.sources],
         "reading": _reading(control.reading, ids),
         # (quantiles, layers, targets)
-        "ranks": _packed(np.quantile(control.best_ranks, BAND, axis=0).astype(np.float32)),
-        "logprobs": _packed(np.quantile(control.best_logprobs, BAND, axis=0).astype(np.float32)),
+        "ranks": packed(np.quantile(control.best_ranks, BAND, axis=0).astype(np.float32)),
+        "logprobs": packed(np.quantile(control.best_logprobs, BAND, axis=0).astype(np.float32)),
     }
-
-
-def _packed(array: np.ndarray) -> tuple[str, str]:
-    """Type and base64 of the values in row-major order: little-endian, as is every machine with a browser."""
-    if array.dtype.kind == "f":
-        dtype = np.dtype("<f4")
-    else:
-        dtype = np.min_scalar_type(int(array.max(initial=0))).newbyteorder("<")
-    return dtype.str[1:], base64.b64encode(array.astype(dtype).tobytes()).decode("ascii")
-
-
-def _png(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -1,17 +1,10 @@
-"use strict";
-/* The record, and what can be asked of it. Arrays are (layers, positions) or (layers, positions, k) in row-major order;
+/* What can be asked of the record. Arrays are (layers, positions) or (layers, positions, k) in row-major order;
    log-probabilities are natural. A token is an index into record.tokens. */
 
-const record = JSON.parse(document.getElementById("record").textContent);
-const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array };
 const BLANK = "␣"; // how a token's spaces are shown
 
 record.token_ids = unpack(record.token_ids);
 const tokenOf = new Map(record.tokens.map((text, token) => [text, token]));
-
-function unpack([type, base64]) {
-  return new ARRAYS[type](Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)).buffer);
-}
 
 /** The i-th image, unpacked when it is first asked for. Its views are what can be laid over the patches. */
 function imageAt(i) {
@@ -106,12 +99,4 @@ function colourAt(share) {
   const colour = record.colours[Math.round(share * (record.colours.length - 1))];
   const [red, green, blue] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16));
   return { colour, ink: 0.2126 * red + 0.7152 * green + 0.0722 * blue > 102 ? "#000" : "#fff" };
-}
-
-/** An element with its text, which is never parsed: a token may be any. */
-function element(name, className = "", text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
 }

@@ -1,7 +1,6 @@
 /* What is looked at, and how it is changed. */
 
 const state = { image: 0, view: 0, layer: record.layers.length - 1, position: 0, locked: false, token: null };
-const at = (id) => document.getElementById(id);
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function layerName(layer) {
@@ -128,19 +127,6 @@ function controlText({ description, draws, seed, sources }) {
   return `control: ${description}; ${draws} draw${draws > 1 ? "s" : ""}${shown}; seed ${seed}`;
 }
 
-function buildManifest() {
-  const { notes, ...groups } = record.manifest;
-  document.querySelector("summary").textContent =
-    `What produced these numbers: ${record.config}, ${groups.computed.dtype}`;
-  if (notes.length) at("manifest").append(element("h3", "", "notes"), ...notes.map((note) => element("p", "", note)));
-  for (const [name, values] of Object.entries(groups)) {
-    const list = element("dl");
-    for (const [key, value] of Object.entries(values))
-      list.append(element("dt", "", key), element("dd", "", value ?? "unknown"));
-    at("manifest").append(element("h3", "", name), list);
-  }
-}
-
 function onKey(event) {
   const typing = event.target === at("token");
   // AltGr, by which many keyboards write brackets, looks like Ctrl + Alt
@@ -205,5 +191,5 @@ record.images.forEach((image, i) => {
   at("image").append(option);
 });
 at("choose").hidden = record.images.length < 2;
-buildManifest();
+buildManifest(`What produced these numbers: ${record.config}, ${record.manifest.computed.dtype}`, record.manifest);
 openImage(0);
