@@ -287,3 +287,11 @@ def test_a_prompt_is_built_from_rows_of_its_layouts(tiny):
     single = tiny.embed(["The dog"])
     stacked = Prompt.stack(list(single.residual), single.layouts)
     assert torch.equal(stacked.residual, single.residual)
+
+
+def test_a_language_model_is_loaded_once(world, tiny: Limber) -> None:
+    other = load(world.config("nfresnet"), beside=tiny)
+    assert other.lm is tiny.lm
+    assert other.lm_sha256 == tiny.lm_sha256
+    assert other.encoder.name == "emoji_nfresnet"
+    assert load(world.config("nfresnet")).lm is not tiny.lm

@@ -70,7 +70,7 @@ def _similarities(counts: Sequence[Counts], taxonomy: Taxonomy, seed: int) -> li
                 metric,
                 Sample(np.stack([per_image(v) for v in values])),
                 np.array([_mean(c) for c in chance]),
-                {("category", name): Sample(np.stack([g[name] for g in groups])) for name in groups[0]},
+                {("category", name): Sample(np.stack([g[name] for g in groups])) for name in sorted(groups[0])},
             )
         )
     return found
@@ -84,7 +84,7 @@ def _measured(metric: Metric, counts: Sequence[Counts], seed: int, of_image: OF_
         np.array([_mean(of_image(c.shuffled(seed))) for c in counts]),
         {
             ("category", name): Sample(np.stack([of_image(c.by_category()[name]) for c in counts]))
-            for name in categories
+            for name in sorted(categories)
         },
     )
 

@@ -17,8 +17,15 @@ ANSWERS = ["a dog", "an apple", "a dog"]
 
 
 @pytest.fixture
+def words(tmp_path: Path) -> Path:
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps(WORDS))
+    return path
+
+
+@pytest.fixture
 def asked(folder: Path) -> Path:
-    """The folder of nine images with two questions on each, and the words of its captions beside it."""
+    """The folder of nine images with two questions on each."""
     for i, path in enumerate(sorted((folder / "image_data").glob("*/*.json"))):
         record = json.loads(path.read_text())
         record["metadata"]["questions"] = [
@@ -26,16 +33,15 @@ def asked(folder: Path) -> Path:
             {"question": "Where is it?", "answers": ["on the grass"], "kind": "where"},
         ]
         path.write_text(json.dumps(record))
-    (folder / "words.json").write_text(json.dumps(WORDS))
     return folder
 
 
 @pytest.fixture
-def run(world, asked: Path) -> Callable[..., Comparison]:
+def run(world, asked: Path, words: Path) -> Callable[..., Comparison]:
     """`compare` of two of the tiny world's configs, with few words said of each image."""
 
     def run(out: Path, tasks: tuple[str, ...] = ("caption",), **settings: Any) -> Comparison:
-        common = {"max_new_tokens": 5, "shots": (0, 1), "batch_size": 4, "words": asked / "words.json"}
+        common = {"max_new_tokens": 5, "shots": (0, 1), "batch_size": 4, "words": words}
         configs = [world.config("clip"), world.config("nfresnet")]
         record = compare(configs, asked, tasks, out=out, **{**common, **settings})
         assert record is not None

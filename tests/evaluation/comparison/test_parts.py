@@ -19,6 +19,9 @@ from limber_interp.evaluation.comparison.labels import labels_of
 from limber_interp.evaluation.comparison.results import Results, Said
 from limber_interp.evaluation.comparison.scoring import Measured, Sample, contrasts, scores
 from limber_interp.evaluation.comparison.telling import blocks
+from limber_interp.evaluation.comparison.words import measure_words
+from limber_interp.evaluation.lexicon import Lexicon
+from limber_interp.evaluation.taxonomy import Taxonomy
 from limber_interp.ranks import Ranks
 from limber_interp.records import Metric
 
@@ -176,3 +179,24 @@ def test_labels_are_facts_of_one_thing(tmp_path: Path) -> None:
         "depth": [None, "3", None],
         "position": ["bottom left", None, "top right"],
     }
+
+
+def test_words_told_rightly(words: Path) -> None:
+    """Of two entries over two images: the first names the dog and its size, and takes the car for a cat; the second
+    tells nothing."""
+    told = [["a small dog", "a cat"], ["", ""]]
+    references = [["a small dog on it"], ["a car"]]
+    found = {
+        one.metric.name: one
+        for one in measure_words(told, references, Lexicon.read(words), Taxonomy.read(words), ("categories",), seed=0)
+    }
+    assert list(found) == ["noun_recall", "noun_precision", "wu_palmer", "wu_palmer_wrong"]
+    np.testing.assert_array_equal(found["noun_recall"].sample.values, [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(found["noun_precision"].sample.values, [[1, 0], [NAN, NAN]])
+    # Against the other image's references the dog is no car, and the cat no dog
+    np.testing.assert_array_equal(found["noun_recall"].chance, [0, 0])
+    # A car and a cat share the root alone: 2 · 1 / (4 + 4), as root, group, category and noun are four levels
+    np.testing.assert_allclose(found["wu_palmer"].sample.values, [[1, 1 / 4], [0, 0]])
+    np.testing.assert_allclose(found["wu_palmer_wrong"].sample.values, [[NAN, 1 / 4], [NAN, NAN]])
+    by_animal = found["noun_recall"].groups["category", "animal"]
+    np.testing.assert_array_equal(by_animal.values, [[1, NAN], [0, NAN]])
