@@ -8,9 +8,7 @@ img2dataset would. Rows go into results.json beside this file, and those that ar
 """
 
 import argparse
-import io
 import json
-import tarfile
 from pathlib import Path
 
 import torch
@@ -18,9 +16,10 @@ from tqdm import tqdm
 
 import limber_interp
 from experiments.emoji_world.evaluate import measure
+from experiments.emoji_world.pack import pack
 from experiments.emoji_world.suite import CONFIGS, DEFAULT, REPORTS, WORK
 from limber_interp.config import load_config
-from limber_interp.datasets import open_dataset, read_folder
+from limber_interp.datasets import open_dataset
 from limber_interp.encodings import encode_once
 from limber_interp.models.encoders import load_encoder
 from limber_interp.records import write_atomically
@@ -29,7 +28,6 @@ from limber_interp.training.engine import train
 HERE = Path(__file__).parent
 BUILD = Path("build/retraining")
 SCENES = WORK / "scenes"
-IN_A_TAR = 10_000
 
 
 def source(name: str, config: str) -> Path:
@@ -38,23 +36,10 @@ def source(name: str, config: str) -> Path:
         return SCENES / "train"
     if name == "tar":
         if not (folder := BUILD / "tar").exists():
-            pack(folder)
+            pack(SCENES / "train", folder)
         return folder
     scenes = open_dataset(SCENES / "train")
     return encode_once(load_encoder(load_config(config)), scenes, BUILD / "encodings").folder
-
-
-def pack(folder: Path) -> None:
-    folder.mkdir(parents=True)
-    examples = read_folder(SCENES / "train")
-    for start in range(0, len(examples), IN_A_TAR):
-        with tarfile.open(folder / f"{start // IN_A_TAR:05d}.tar", "w") as tar:
-            for place, example in enumerate(examples[start : start + IN_A_TAR], start):
-                told = json.dumps({"captions": example.captions}).encode()
-                for ending, content in (("png", Path(example.image).read_bytes()), ("json", told)):
-                    member = tarfile.TarInfo(f"{place:09d}.{ending}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
 
 
 def table(rows: dict[str, dict]) -> str:
