@@ -148,11 +148,12 @@ def answers(
         raise InputError("no question given")
     n_image = 0 if soft_prompt_of is None else len(soft_prompt_of(questions[0].image))
     _check_fit(model, questions, shots, n_image, template, max_new_tokens)
+    stops = model.vocabulary.containing(template.stops)
     found = []
     for start in progress(range(0, len(questions), batch_size)):
         batch = list(zip(questions, shots, strict=True))[start : start + batch_size]
         prompts = [prompt(question, shown, soft_prompt_of, template) for question, shown in batch]
-        continuations = model.generate(prompts, max_new_tokens)
+        continuations = model.generate(prompts, max_new_tokens, stops=stops)
         for (question, shown), ids in zip(batch, continuations, strict=True):
             answer = template.cut(model.vocabulary.text(ids))
             found.append(

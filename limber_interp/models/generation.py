@@ -1,6 +1,7 @@
 """Continuing a prompt of embeddings, token by token."""
 
 import math
+from collections.abc import Container
 
 import torch
 from jaxtyping import Float, Int
@@ -65,6 +66,7 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     use_cache: bool = True,
+    stops: Container[int] = frozenset(),
 ) -> list[list[int]]:
     """Continue each prompt until the end-of-text token (left out of the result) or `max_new_tokens`.
 
@@ -75,6 +77,7 @@ def generate(
         residual: embeddings, padded on the left.
         temperature: 0 takes the most probable token each time.
         use_cache: keep keys and values of past positions; False computes them anew each time, with the same result.
+        stops: tokens after which a continuation has ended as well; they are part of it.
 
     Raises:
         InputError: a setting out of its range, or more positions than the model has.
@@ -92,7 +95,15 @@ def generate(
     finished = [False] * batch
     for _ in range(max_new_tokens):
         # With start_at_layer, TransformerLens takes the mask over past and new positions as it is given
-        logits = lm(residual, start_at_layer=0, attention_mask=attention_mask, past_kv_cache=cache)[:, -1, :n_used]
+        resid_post = lm(
+            residual,
+            start_at_layer=0,
+            stop_at_layer=lm.cfg.n_layers,
+            attention_mask=attention_mask,
+            past_kv_cache=cache,
+        )
+        # Logits of the last position alone: those of a prompt of images would be most of the memory
+        logits = lm.unembed(lm.ln_final(resid_post[:, -1:]))[:, 0, :n_used]
         if temperature == 0:
             chosen = logits.float().argmax(dim=-1)
         else:
@@ -103,6 +114,7 @@ def generate(
             finished[i] = finished[i] or token == eos
             if not finished[i]:
                 continuations[i].append(token)
+                finished[i] = token in stops
         if all(finished):
             break
         new = lm.W_E[chosen][:, None]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import cached_property
 
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedTokenizerBase
@@ -31,6 +32,15 @@ class Vocabulary:
         """The text of each token."""
         return [self.decode(id) for id in ids]
 
+    def containing(self, texts: Iterable[str]) -> frozenset[int]:
+        """Tokens that hold any of the texts."""
+        texts = tuple(texts)
+        return frozenset(id for id, text in enumerate(self._texts) if any(part in text for part in texts))
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        return self.strings(range(self.n_used))
+
     def text(self, ids: list[int]) -> str:
         """The text of a sequence of tokens."""
         return self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -56,7 +66,7 @@ class Vocabulary:
         if first_token:
             return self.encode(spaced)[0]
         pieces = " + ".join(repr(token) for token in self.strings(self.encode(spaced)))
-        whole = {self.decode(id).strip() for id in range(self.n_used)}
+        whole = {text.strip() for text in self._texts}
         near = ", ".join(get_close_matches(word.strip(), whole, cutoff=0.5)) or "none"
         raise InputError(f"{word!r} is not one token of the vocabulary, but {pieces}; nearest that are: {near}")
 

@@ -129,3 +129,16 @@ def test_stops_at_the_end_of_text(tiny, prompts):
 def test_settings_out_of_range(tiny, prompts, settings, message):
     with pytest.raises(InputError, match=message):
         continued(tiny, prompts[1], **settings)
+
+
+def test_a_continuation_ends_with_a_stop(tiny, images):
+    """The same tokens as without, up to the first of the stops, in a batch whose rows end at different places."""
+    prompts = [*([image, "A picture of"] for image in images), ["A dog on"], ["The cat"]]
+    whole = tiny.generate(prompts, 12)
+    stops = {whole[0][5], whole[3][1]}
+    expected = [ids[: next((i + 1 for i, id in enumerate(ids) if id in stops), len(ids))] for ids in whole]
+    assert len({len(ids) for ids in expected}) > 1
+    assert tiny.generate(prompts, 12, stops=stops) == expected
+    assert tiny.vocabulary.containing(["dog", "boat"]) == {
+        id for id in range(tiny.vocabulary.n_used) if {"dog", "boat"} & {tiny.vocabulary.decode(id).strip()}
+    }
