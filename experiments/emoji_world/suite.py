@@ -63,7 +63,7 @@ def stages() -> dict[str, list[str]]:
         "scenes_eval": world("scenes", seed=2, count=500, pairs="any", out=drawn / "eval"),
         "scenes_held_out": world("scenes", seed=3, count=500, pairs="held-out", out=drawn / "held_out"),
         "scenes_bundled": world("scenes", seed=BUNDLED, count=24, pairs="any", out=SUITE / "scenes"),
-        "scenes_few": world("scenes", seed=4, count=1000, pairs="training", out=drawn / "few"),
+        "scenes_few": world("scenes", seed=5, count=1000, pairs="training", out=drawn / "few"),
         "pack": world("pack", scenes=drawn / "few", out=SUITE / "training", quality=85),
         "taxonomy": world("taxonomy", out=SUITE / "taxonomy.json"),
         "lm": world("language_model", out=SUITE / "lm"),
