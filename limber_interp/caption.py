@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import CommonOptions, Report, progress, run
+from limber_interp.cli import CommonOptions, Report, noting_skipped, progress, run
 from limber_interp.text import printable
 
 
@@ -44,7 +44,7 @@ def caption(options: Options) -> Report:
         seed=model.config.seed,
         progress=lambda batches: progress(batches, "Captioning"),
     )
-    record = replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
+    record = noting_skipped(record, skipped)
     if options.figure is not None:
         from limber_interp.plotting.captions import figure
 

@@ -19,7 +19,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -32,13 +32,14 @@ from rich.text import Text
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
-from limber_interp.records import Record, check_writable, write_atomically
+from limber_interp.records import Captions, LogitLens, NearestTokens, Record, check_writable, write_atomically
 from limber_interp.resources import example_image
 
 if TYPE_CHECKING:
     from limber_interp.models.limber import Limber
 
 T = TypeVar("T")
+N = TypeVar("N", NearestTokens, LogitLens, Captions)
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
@@ -62,28 +63,36 @@ class OutputOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions(OutputOptions):
-    """Which model, and where it runs."""
+class EncoderOptions(OutputOptions):
+    """Which encoder, and where it runs."""
 
     config: Annotated[str, _arg("NAME|PATH")] = DEFAULT_CONFIG
     """Name of a config in configs/, or a YAML file."""
-    lm: Annotated[str | None, _arg("FOLDER|HUB-ID")] = None
-    """Language model (GPT-J), instead of the config's."""
     encoder_weights: Annotated[str | None, _arg("PATH")] = None
     """Weights of the image encoder, instead of the config's."""
-    projection: Annotated[str | None, _arg("PATH")] = None
-    """The linear map, .safetensors or LIMBER's .ckpt, instead of the config's."""
     device: Annotated[str, _arg("DEVICE")] = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the language model; auto: what suits the device."""
     seed: Annotated[int | None, _arg("INT")] = None
     """Of everything that is drawn, instead of the config's."""
 
     def load_config(self, **overrides: object) -> LimberConfig:
         """The config with what these options, and a command's own, replace in it."""
-        parts = {"lm_name": self.lm, "encoder_weights": self.encoder_weights, "projection": self.projection}
-        return load_config(self.config, **{**parts, "seed": self.seed, **overrides})
+        return load_config(self.config, **{"encoder_weights": self.encoder_weights, "seed": self.seed, **overrides})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(EncoderOptions):
+    """Which model, and where it runs."""
+
+    lm: Annotated[str | None, _arg("FOLDER|HUB-ID")] = None
+    """Language model (GPT-J), instead of the config's."""
+    projection: Annotated[str | None, _arg("PATH")] = None
+    """The linear map, .safetensors or LIMBER's .ckpt, instead of the config's."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the language model; auto: what suits the device."""
+
+    def load_config(self, **overrides: object) -> LimberConfig:
+        return super().load_config(**{"lm_name": self.lm, "projection": self.projection, **overrides})
 
     def load_model(self) -> "Limber":
         """The model of these options. The first thing here that imports torch."""
@@ -205,6 +214,11 @@ class _Note(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(self._note())
+
+
+def noting_skipped(record: N, skipped: Iterable[str]) -> N:
+    """The record, whose manifest says which images were left out."""
+    return replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
 
 
 def share_of(option: str, text: str) -> float:

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import OutputOptions, Report, progress, run, share_of
-from limber_interp.config import DEFAULT_CONFIG, load_config
+from limber_interp.cli import EncoderOptions, Report, progress, run, share_of
 from limber_interp.errors import InputError
 from limber_interp.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(OutputOptions):
+class Options(EncoderOptions):
     """Compute a frozen encoder's outputs for a data set once, and keep them as shards.
 
     The language model is not needed. Run again, it goes on after the last whole shard.
@@ -26,22 +25,14 @@ class Options(OutputOptions):
     """Captioned images: LIMBER's folder, COCO captions .json, .tar shards (one, a folder, a pattern), .csv or .tsv."""
     out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Where the shards go."""
-    config: Annotated[str, tyro.conf.arg(metavar="NAME|PATH")] = DEFAULT_CONFIG
-    """Name of a config in configs/, or a YAML file: its encoder."""
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Of COCO captions and tables, where the images are not beside them."""
-    encoder_weights: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """Weights of the image encoder, instead of the config's."""
     shard_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 512
     """Images in a shard; one is held in memory."""
     batch_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
     """Images that are encoded at once."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the data than this cannot be used; what is left out is listed in FOLDER/rejected.jsonl."""
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    seed: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
-    """Of an encoder with random weights, instead of the config's."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,7 @@ def encode(options: Options) -> Report:
     for name, value in (("--shard-size", options.shard_size), ("--batch-size", options.batch_size)):
         if value < 1:
             raise InputError(f"{name} {value}: expected at least 1")
-    config = load_config(options.config, encoder_weights=options.encoder_weights, seed=options.seed)
+    config = options.load_config()
     from limber_interp.datasets import open_dataset
     from limber_interp.devices import choose_device
     from limber_interp.encodings import encode as encode_dataset

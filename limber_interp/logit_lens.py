@@ -4,7 +4,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, progress, result_table, run
+from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, noting_skipped, progress, result_table, run
 from limber_interp.errors import InputError
 from limber_interp.records import ImageLens, LensTarget, LogitLens, check_writable
 from limber_interp.text import printable, visible
@@ -125,7 +125,7 @@ def logit_lens(options: Options) -> Report:
         keep_seen=len(sources) if options.figure or options.html else 0,
         progress=lambda images: progress(images, "Logit lens", total=len(sources)),
     )
-    record = replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
+    record = noting_skipped(record, skipped)
     if options.figure is not None:
         _draw(record, options)
     if options.html is not None:

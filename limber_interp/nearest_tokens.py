@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, progress, result_table, run
+from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, noting_skipped, progress, result_table, run
 from limber_interp.records import ImageTokens, NearestTokens, check_writable
 from limber_interp.text import printable, visible
 
@@ -66,7 +66,7 @@ def nearest_tokens(options: Options) -> Report:
         keep_seen=len(options.figures()),
         progress=lambda images: progress(images, "Nearest tokens", total=len(sources)),
     )
-    record = replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
+    record = noting_skipped(record, skipped)
     if options.figure is not None:
         from limber_interp.plotting.nearest_tokens import figure
 
