@@ -106,6 +106,10 @@ class Lexicon:
 
     def find(self, caption: str) -> Iterator[Entry]:
         """What a caption holds, from left to right; where phrases overlap, the longest from the left."""
+        return (entry for _, entry in self.phrases(caption))
+
+    def phrases(self, caption: str) -> Iterator[tuple[str, Entry]]:
+        """The same, each beside the word or phrase as it is written, in lower case."""
         words = tokens(caption)
         start = 0
         while start < len(words):
@@ -113,7 +117,7 @@ class Lexicon:
                 phrase = " ".join(words[start : start + length])
                 entry = self.entries.get(phrase) or self.entries.get(self.lemma(phrase))
                 if entry:
-                    yield entry
+                    yield phrase, entry
                     break
             start += length
 

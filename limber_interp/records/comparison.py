@@ -130,6 +130,8 @@ class ComparedImage(Record):
         references: its captions in the data set.
         captions: entry -> the caption; empty where captions were not asked for.
         seen: as the first entry's encoder sees it, made smaller; None where it was not kept.
+        nouns: words for what is truly there, as captions and references write them; empty where words were not asked
+            for.
     """
 
     key: str
@@ -137,6 +139,7 @@ class ComparedImage(Record):
     references: tuple[str, ...]
     captions: Mapping[str, str]
     seen: UInt8[np.ndarray, "height width 3"] | None = None
+    nouns: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -144,6 +147,7 @@ class ComparedImage(Record):
             "image": self.image,
             "references": list(self.references),
             "captions": dict(self.captions),
+            "nouns": list(self.nouns),
         }
 
 

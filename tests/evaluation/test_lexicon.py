@@ -54,6 +54,8 @@ def test_phrases_and_plurals() -> None:
     lemma = Taxonomy.of_tree({"animal": ["bear", "polar bear"]}).lemma
     lexicon = Lexicon({entry.word: entry for entry in entries}, lemma)
     assert found(lexicon, "Polar bears on top of a bear.") == ["polar bear", "on top of", "bear"]
+    written = [phrase for phrase, _ in lexicon.phrases("Polar bears on top of a bear.")]
+    assert written == ["polar bears", "on top of", "bear"]
     assert found(lexicon, "A bear on top, polar.") == ["bear", "on", "top"]
     assert found(lexicon, "on top") == ["on", "top"]
     assert found(lexicon, "") == []

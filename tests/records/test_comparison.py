@@ -52,7 +52,7 @@ def record() -> Comparison:
             Contrast("loss", "clip", "blind", Difference(Estimate(0.5, -0.1, 0.9, 2), 0.04), 0.08),
         ),
         images=(
-            ComparedImage("0/000", "a.png", ("a dog.",), {"clip": "a dog.", "blind": "a cat."}, seen),
+            ComparedImage("0/000", "a.png", ("a dog.",), {"clip": "a dog.", "blind": "a cat."}, seen, ("dog",)),
             ComparedImage("0/001", "b.png", ("a toy.",), {"clip": "a toy.", "blind": "a cat."}),
         ),
         per_image={"cider_d": np.array([[0.9, 1 / 3], [0.1, NAN]])},
@@ -88,6 +88,7 @@ def test_json_has_the_scores_by_image_and_no_pixels(record):
     assert values["command"] == "compare_encoders"
     assert values["images"][1]["scores"] == {"clip": {"cider_d": 0.33333}, "blind": {"cider_d": None}}
     assert values["images"][0]["captions"] == {"clip": "a dog.", "blind": "a cat."}
+    assert values["images"][0]["nouns"] == ["dog"]
     assert "per_image" not in values
     assert "seen" not in values["images"][0]
     assert values["scores"][2] == {

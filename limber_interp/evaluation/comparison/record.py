@@ -11,7 +11,7 @@ from limber_interp.evaluation.comparison.pictures import thumbnails
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.scoring import Measured, contrasts, scores
 from limber_interp.evaluation.comparison.telling import CAPTION
-from limber_interp.evaluation.comparison.words import measure_attributes, measure_words
+from limber_interp.evaluation.comparison.words import measure_attributes, measure_words, true_nouns
 from limber_interp.evaluation.comparison.work import Looked, Setting, Shown
 from limber_interp.evaluation.comparison.yardsticks import Yardsticks
 from limber_interp.evaluation.lexicon import Lexicon
@@ -40,8 +40,9 @@ def record_of(
     told = {name: results.texts(name, CAPTION, rows) for name in names} if setting.captions else {}
     measured: list[Measured] = []
     notes = [*notes, *yardsticks.notes]
+    nouns: list[tuple[str, ...]] = [()] * len(rows)
     if told:
-        measured, found = _measure_captions(list(told.values()), references, examples, setting, yardsticks)
+        measured, found, nouns = _measure_captions(list(told.values()), references, examples, setting, yardsticks)
         notes += found
     answers = {}
     if shown.asked:
@@ -72,6 +73,7 @@ def record_of(
                 references=tuple(of_image),
                 captions={name: texts[i] for name, texts in told.items()},
                 seen=seen[i] if i < len(seen) else None,
+                nouns=nouns[i],
             )
             for i, (example, of_image) in enumerate(zip(examples, references, strict=True))
         ),
@@ -90,11 +92,12 @@ def _measure_captions(
     examples: Sequence[Example],
     setting: Setting,
     yardsticks: Yardsticks,
-) -> tuple[list[Measured], list[str]]:
-    """All metrics of captions, and a line on how they were split into words."""
+) -> tuple[list[Measured], list[str], list[tuple[str, ...]]]:
+    """All metrics of captions, a line on how they were split into words, and the words for each image's true nouns."""
     partners = derangement(len(references), generator(setting.seed, "other_images", 0))
     measured: list[Measured] = []
     notes: list[str] = []
+    nouns: list[tuple[str, ...]] = [()] * len(references)
     if "caption" in setting.tasks:
         measured, note = measure_captions(told, references, partners)
         notes.append(note)
@@ -105,9 +108,10 @@ def _measure_captions(
         texts = (text for texts in (*told, *references) for text in texts)
         lexicon = yardsticks.lexicon or Lexicon.of_captions(texts, yardsticks.taxonomy)
         measured += measure_words(told, references, lexicon, yardsticks.taxonomy, setting.tasks, setting.seed)
+        nouns = list(true_nouns(told, references, lexicon))
     if yardsticks.attributes is not None:
         measured.append(measure_attributes(told, references, yardsticks.attributes))
-    return measured, notes
+    return measured, notes, nouns
 
 
 def _questions(

@@ -1,6 +1,6 @@
 """Categories against properties: which nouns, modifiers and relations captions tell rightly."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 
 import numpy as np
@@ -51,6 +51,20 @@ def measure_words(
     if "categories" in tasks:
         measured += _similarities([of_entry["nouns"] for of_entry in counted], taxonomy, seed)
     return measured
+
+
+def true_nouns(
+    told: Sequence[Sequence[str]], references: Sequence[Sequence[str]], lexicon: Lexicon
+) -> Iterator[tuple[str, ...]]:
+    """Of each image the words for its true nouns, as they are written in captions or references: `dog`, `dogs`.
+
+    Args:
+        told: by entry, a caption per image.
+    """
+    for i, captions in enumerate(references):
+        true = {entry for caption in captions for entry in lexicon.find(caption) if entry.kind == "nouns"}
+        said = [*captions, *(of_entry[i] for of_entry in told)]
+        yield tuple(sorted({word for text in said for word, entry in lexicon.phrases(text) if entry in true}))
 
 
 def _similarities(counts: Sequence[Counts], taxonomy: Taxonomy, seed: int) -> list[Measured]:

@@ -19,7 +19,7 @@ from limber_interp.evaluation.comparison.labels import labels_of
 from limber_interp.evaluation.comparison.results import Results, Said
 from limber_interp.evaluation.comparison.scoring import Measured, Sample, contrasts, scores
 from limber_interp.evaluation.comparison.telling import blocks
-from limber_interp.evaluation.comparison.words import measure_words
+from limber_interp.evaluation.comparison.words import measure_words, true_nouns
 from limber_interp.evaluation.lexicon import Lexicon
 from limber_interp.evaluation.taxonomy import Taxonomy
 from limber_interp.ranks import Ranks
@@ -179,6 +179,14 @@ def test_labels_are_facts_of_one_thing(tmp_path: Path) -> None:
         "depth": [None, "3", None],
         "position": ["bottom left", None, "top right"],
     }
+
+
+def test_words_for_true_nouns_are_as_they_are_written(words: Path) -> None:
+    """Of two entries over two images: what is true of the one is not of the other."""
+    told = [["two Dogs and a car", "a dog"], ["a small cat", "cars"]]
+    references = [["a small dog on it", "one boat"], ["a car"]]
+    found = list(true_nouns(told, references, Lexicon.read(words)))
+    assert found == [("boat", "dog", "dogs"), ("car", "cars")]
 
 
 def test_words_told_rightly(words: Path) -> None:
