@@ -19,7 +19,7 @@ function element(name, className = "", text = "") {
 
 /** What produced the numbers, behind a summary. */
 function buildManifest(summary, { notes, ...groups }) {
-  document.querySelector("summary").textContent = summary;
+  document.querySelector("footer summary").textContent = summary;
   if (notes.length) at("manifest").append(element("h3", "", "notes"), ...notes.map((note) => element("p", "", note)));
   for (const [name, values] of Object.entries(groups)) {
     const list = element("dl");
