@@ -170,6 +170,7 @@ def _shown(config: LimberConfig, method: str, record: TrainingRun) -> tuple:
         if pace["data_seconds"] > pace["seconds"] / 2:
             said.append("bound by reading the data: encode it once (limber_interp.encode), or put it on a faster disk")
     table.caption = "\n".join(said)
+    table.min_width = 100  # or the caption, about as wide, is broken to the width of two short columns
     return (table,)
 
 
