@@ -66,11 +66,13 @@ class Checkpoints:
                 temporary.replace(final)
                 sync(self.folder)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            free = shutil.disk_usage(self.folder).free  # what torch says of a full disk does not say so
             shutil.rmtree(temporary, ignore_errors=True)
             found = self.newest()
             kept = f"--resume goes on after step {found.step}" if found else "there is no earlier one"
             raise InputError(
-                f"{self.folder}: no checkpoint of step {step} could be written: {error}; {kept}"
+                f"{self.folder}: no checkpoint of step {step} could be written ({free / 2**20:.1f} MiB free): {error}; "
+                f"{kept}"
             ) from error
         if rank == 0:
             for checkpoint in self.whole()[: -self.keep]:

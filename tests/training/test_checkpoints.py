@@ -200,7 +200,9 @@ def test_a_disk_that_fills_up(tiny: Limber, captioned: Path, tmp_path: Path, con
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, hard))
     try:
-        with pytest.raises(InputError, match=r"no checkpoint of step 6 could be written: .*goes on after step 3"):
+        with pytest.raises(
+            InputError, match=r"no checkpoint of step 6 could be written \(\d+.\d MiB free\): .*goes on after step 3"
+        ):
             train(config, encodings, tmp_path / "out", resume=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
