@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 
 from limber_interp.config import load_config
 from limber_interp.datasets import open_dataset
-from limber_interp.encodings import encode
+from limber_interp.encodings import Encodings, encode
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber, load
 from limber_interp.plotting.training import figure
@@ -263,6 +264,18 @@ def test_command_draws_what_it_sees(world, folder: Path, tmp_path: Path, capsys:
     shown = capsys.readouterr().out
     assert "held-out, no image" in shown
     assert "caption tokens/s" in shown
+
+
+def test_a_run_that_waits_for_its_data_says_so(world, tiny, folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    encode(tiny.encoder, open_dataset(folder), tmp_path / "e")
+    arguments = ["--config", str(world.config("clip")), "--data", str(tmp_path / "e"), "--train-steps", "6",
+                 "--batch-size", "4", "--out"]  # fmt: skip
+    assert main([*arguments, str(tmp_path / "fast")]) == 0
+    assert "bound by reading" not in capsys.readouterr().out
+    read = Encodings.encoding
+    monkeypatch.setattr(Encodings, "encoding", lambda self, rows: time.sleep(0.5) or read(self, rows))
+    assert main([*arguments, str(tmp_path / "slow")]) == 0
+    assert "bound by reading the data: encode it once" in capsys.readouterr().out
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(world, folder: Path, tmp_path: Path, capsys) -> None:
