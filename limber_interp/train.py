@@ -120,11 +120,10 @@ def train(options: Options) -> Report:
     def bar(items: Iterable[int], description: str) -> Iterable[int]:
         return progress(items, description, note=watched.note)
 
-    dtype = "float32" if options.dtype == "auto" else options.dtype
     if options.dry_run:
         from limber_interp.training.plan import plan
 
-        found = plan(config, source, bar, options.device, dtype, options.live)
+        found = plan(config, source, bar, options.device, options.dtype, options.live)
         return Report(found, _planned(config, found), silent=not _first())
     unseen = None if held_out is None else open_data(held_out)
     record = train_projection(
@@ -135,7 +134,7 @@ def train(options: Options) -> Report:
         options.encodings,
         bar,
         device=options.device,
-        dtype=dtype,
+        dtype=options.dtype,
         resume=options.resume,
         method=options.method,
         init=options.init,

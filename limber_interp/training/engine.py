@@ -14,6 +14,7 @@ from torch import Tensor
 
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Dataset, Rejections
+from limber_interp.devices import choose_device
 from limber_interp.encodings import Encodings, encode_once, open_encodings
 from limber_interp.errors import InputError
 from limber_interp.models.limber import UNTRAINED, Limber, load
@@ -24,6 +25,7 @@ from limber_interp.training.closed_form import Method, fit
 from limber_interp.training.examples import Examples, Live, Stored, in_batches, open_data
 from limber_interp.training.held_out import held_out_losses
 from limber_interp.training.log import Log
+from limber_interp.training.memory import frozen_dtype
 from limber_interp.training.ranks import meet
 from limber_interp.training.steps import Course, Progress, Steps
 
@@ -41,7 +43,7 @@ def train(
     encodings_folder: str | Path | None = None,
     progress: Progress = lambda items, _: items,
     device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype = "auto",
     resume: bool = False,
     method: Literal["gradient"] | Method = "gradient",
     init: str | Path | None = None,
@@ -66,7 +68,8 @@ def train(
         held_out: unseen data: the losses on its first examples every `eval_every` steps, on all of it at the end.
         encodings_folder: where the encodings are kept between runs; `out` if None.
         progress: wraps the iteration, with a description.
-        dtype: in which the language model is kept; it computes in bfloat16 where the config's `bf16` says so.
+        dtype: in which the language model is kept, see `frozen_dtype`; it computes in bfloat16 where the config's
+            `bf16` says so.
         resume: go on after the newest whole checkpoint in `out`; the losses are then those of a run that never stopped.
         method: "gradient", or a closed form, see `closed_form.fit`: in no step, with its fit in the log's one line.
         init: a projection to start from instead of one drawn from the seed.
@@ -99,7 +102,9 @@ def train(
 
     began = time.monotonic()
     torch.manual_seed(config.seed)
-    model = load(config, projection=UNTRAINED if init is None else init, device=ranks.device(device), dtype=dtype)
+    device = choose_device(ranks.device(device))
+    dtype = frozen_dtype(dtype, device, config.bf16)
+    model = load(config, projection=UNTRAINED if init is None else init, device=device, dtype=dtype)
     meet(model.device)
     started_from = None if init is None else model.projection.sha256
     with ranks.first_alone():

@@ -40,6 +40,15 @@ class Checkpointing:
         return chosen
 
 
+def frozen_dtype(asked: str | torch.dtype, device: torch.device, bf16: bool) -> str | torch.dtype:
+    """In which the frozen language model is kept where `auto` is asked for: on a GPU what it computes in, since autocast
+    would keep its casts of float32 beside it; float32 on a CPU. Never float16, whose gradients would need scaling.
+    """
+    if asked != "auto":
+        return asked
+    return torch.bfloat16 if bf16 and device.type == "cuda" else torch.float32
+
+
 def kept_bytes(lm: HookedTransformer, batch: int, positions: int) -> int:
     """Bytes that all blocks keep for the backward pass when nothing is checkpointed.
 

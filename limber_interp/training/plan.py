@@ -13,6 +13,7 @@ from torch import Tensor
 
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Dataset, Rejections
+from limber_interp.devices import choose_device
 from limber_interp.encodings import Encodings, open_encodings
 from limber_interp.models.encoders import Encoder
 from limber_interp.models.limber import UNTRAINED, load
@@ -21,7 +22,7 @@ from limber_interp.records import TrainingPlan
 from limber_interp.training.checkpoints import Checkpoints
 from limber_interp.training.examples import Live, Read, Stored
 from limber_interp.training.log import Log
-from limber_interp.training.memory import kept_bytes
+from limber_interp.training.memory import frozen_dtype, kept_bytes
 from limber_interp.training.ranks import meet
 from limber_interp.training.steps import Progress, Steps
 
@@ -33,7 +34,7 @@ def plan(
     source: Dataset | Encodings,
     progress: Progress = lambda items, _: items,
     device: str | torch.device = "auto",
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype = "auto",
     live: bool = False,
 ) -> TrainingPlan:
     """Take ten steps of one batch each, and multiply: by the batches in a step, and by the steps.
@@ -50,12 +51,9 @@ def plan(
     ranks = Ranks.of_environment()
     short = {"train_steps": MEASURED, "gradient_accumulation_steps": 1, "whiten": False}
     quiet = {"save_every": None, "eval_every": None}
-    model = load(
-        config.model_copy(update={**short, **quiet}),
-        projection=UNTRAINED,
-        device=ranks.device(device),
-        dtype=dtype,
-    )
+    device = choose_device(ranks.device(device))
+    dtype = frozen_dtype(dtype, device, config.bf16)
+    model = load(config.model_copy(update={**short, **quiet}), projection=UNTRAINED, device=device, dtype=dtype)
     meet(model.device)
     given = isinstance(source, Encodings)
     if isinstance(source, Encodings):

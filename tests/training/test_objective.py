@@ -7,7 +7,7 @@ from transformers import GPTJForCausalLM
 
 from limber_interp.models.limber import Limber
 from limber_interp.training.data import IGNORED, caption_tokens
-from limber_interp.training.memory import Checkpointing, kept_bytes
+from limber_interp.training.memory import Checkpointing, frozen_dtype, kept_bytes
 from limber_interp.training.objective import caption_loss
 from limber_interp.weights import tensors_sha256
 
@@ -172,3 +172,10 @@ def test_auto_keeps_what_fits_and_says_so_once(tiny: Limber, monkeypatch, caplog
     assert [line.split(":")[0] for line in caplog.messages] == [
         "gradient checkpointing off (auto)", "gradient checkpointing on (auto)"
     ]  # fmt: skip
+
+
+def test_in_which_dtype_the_frozen_model_is_kept() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert frozen_dtype("auto", gpu, bf16=True) == torch.bfloat16
+    assert frozen_dtype("auto", gpu, bf16=False) == frozen_dtype("auto", cpu, bf16=True) == torch.float32
+    assert frozen_dtype("float16", gpu, bf16=True) == "float16"
