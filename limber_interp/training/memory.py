@@ -41,8 +41,8 @@ class Checkpointing:
 
 
 def frozen_dtype(asked: str | torch.dtype, device: torch.device, bf16: bool) -> str | torch.dtype:
-    """In which the frozen language model is kept where `auto` is asked for: on a GPU what it computes in, since autocast
-    would keep its casts of float32 beside it; float32 on a CPU. Never float16, whose gradients would need scaling.
+    """In which the frozen language model is kept where `auto` is asked for: on a GPU what it computes in, since
+    autocast would keep its casts of float32 beside it; float32 on a CPU. Never float16, whose gradients need scaling.
     """
     if asked != "auto":
         return asked
