@@ -61,13 +61,15 @@ class Yardsticks:
                 taxonomy = Taxonomy.wordnet(wordnet)
         scorer = None
         if "caption" in tasks:
-            if clip is None and own:
-                clip = weights_dir() / "emoji" / "encoders" / "clip"
-            if clip is None:
+            if clip is not None:
+                scorer, named = _clip(clip), str(clip)
+            elif own:
+                scorer = _clip(weights_dir() / "emoji" / "encoders" / "clip")
+                named = "the embedded suite's own, which is also the encoder of emoji_clip_linear"
+            if scorer is None:
                 notes.append("no CLIPScore: no CLIP was named")
             else:
-                scorer = _clip(clip)
-                notes.append(f"CLIPScore by {scorer.name}, sha256 {scorer.sha256[:12]}")
+                notes.append(f"CLIPScore by {named}; sha256 {scorer.sha256[:12]}")
         animals = AnimalAttributes.read(attributes) if attributes is not None and "properties" in tasks else None
         return Yardsticks(taxonomy, lexicon, animals, scorer, tuple(notes))
 
