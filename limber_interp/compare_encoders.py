@@ -73,7 +73,7 @@ class Options(OutputOptions):
     """Of shots, chance levels and intervals."""
     figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Draw entries by metrics with their intervals; the ending chooses the format (.png, .pdf, .svg)."""
-    page: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    html: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Write an .html page with the images and what each entry says of them, to search, filter and sort."""
 
     def chosen(self) -> tuple[str, ...]:
@@ -93,8 +93,8 @@ class Options(OutputOptions):
         super().check_outputs()
         if self.figure is not None:
             check_writable(self.figure, FIGURE_SUFFIXES)
-        if self.page is not None:
-            check_writable(self.page, (".html", ".htm"))
+        if self.html is not None:
+            check_writable(self.html, (".html", ".htm"))
         self.chosen_shots()
         share_of("--max-rejected", self.max_rejected)
         for config in self.chosen():
@@ -147,10 +147,10 @@ def compare_encoders(options: Options) -> Report:
         from limber_interp.plotting.comparison import figure
 
         figure(record, options.figure)
-    if options.page is not None:
+    if options.html is not None:
         from limber_interp.plotting.comparison_page import page
 
-        page(record, options.page)
+        page(record, options.html)
     return Report(record, tuple(tables(record)), skipped=record.rejected)
 
 

@@ -15,7 +15,7 @@ def given(world, folder: Path, tmp_path: Path) -> list[str]:
 
 
 def test_table_json_and_record(given, folder: Path, tmp_path: Path, capsys) -> None:
-    paths = {"--json": tmp_path / "out.json", "--figure": tmp_path / "out.svg", "--page": tmp_path / "out.html"}
+    paths = {"--json": tmp_path / "out.json", "--figure": tmp_path / "out.svg", "--html": tmp_path / "out.html"}
     written = [str(text) for pair in paths.items() for text in pair]
     assert main([*given, "--tasks", "caption,probe", "--max-images", "6", *written]) == 0
     shown, said = capsys.readouterr()
@@ -68,7 +68,7 @@ def test_without_configs_it_compares_the_embedded_ones() -> None:
         (["nowhere", "--out", "out"], "unknown config 'nowhere'"),
         (["--out", "out", "--shots", "one"], "--shots 'one': use numbers and commas"),
         (["--out", "out", "--figure", "out.gif"], "out.gif: cannot write a .gif file"),
-        (["--out", "out", "--page", "out.pdf"], "out.pdf: cannot write a .pdf file"),
+        (["--out", "out", "--html", "out.pdf"], "out.pdf: cannot write a .pdf file"),
         (["--out", "out", "--max-rejected", "2"], "--max-rejected 2: expected a share"),
         (["--out", "out", "--tasks", "draw"], "task 'draw' is unknown; nearest: "),
         (["--out", "out", "--tasks", "vqa", "--data", "nowhere"], "nowhere: not there; expected"),

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not scenes.exists():
         write(scenes, seed=6, count=args.scenes, held_out=None)  # no seed of any other scenes here
     out = BUILD / f"out_{args.scenes}"
-    command = ["--data", scenes, "--out", out, "--figure", HERE / "figure.png", "--page", BUILD / "page.html"]
+    command = ["--data", scenes, "--out", out, "--figure", HERE / "figure.png", "--html", BUILD / "page.html"]
     if status := compare_encoders.main(list(map(str, command))):
         return status
     record = Comparison.load(out / "comparison.npz").as_dict()
