@@ -1,7 +1,7 @@
 """Compute a frozen encoder's outputs for a data set once, and keep them as shards."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,13 +68,10 @@ def encode(options: Options) -> Report:
     from limber_interp.encodings import encode as encode_dataset
     from limber_interp.models.encoders import load_encoder
 
-    def bar(items: Iterable[int], description: str) -> Iterable[int]:
-        return progress(items, description)
-
     dataset = open_dataset(options.data, options.images)
     encoder = load_encoder(config, choose_device(options.device))
     found = encode_dataset(
-        encoder, dataset, options.out, options.shard_size, options.batch_size, max_rejected, progress=bar
+        encoder, dataset, options.out, options.shard_size, options.batch_size, max_rejected, progress=progress
     )
     kept, shape = int(found.kept.sum()), (found.n_positions, found.d_encoder)
     record = Encoded(

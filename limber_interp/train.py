@@ -91,6 +91,8 @@ class Options(ModelOptions):
         super().check_outputs()
         if self.figure is not None:
             check_writable(self.figure, FIGURE_SUFFIXES)
+            if self.method != "gradient":
+                raise InputError(f"--figure {self.figure}: --method {self.method} has no steps to draw; leave it out")
 
     def training_config(self) -> LimberConfig:
         """The config with every setting that these options replace."""

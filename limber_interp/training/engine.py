@@ -90,8 +90,10 @@ def train(
     projection, log_path, rejected = (
         out / f"{config.name}.{end}" for end in ("safetensors", "jsonl", "rejected.jsonl")
     )
-    if projection.exists():  # a log alone was left by a run that did not end, and is replaced
-        raise InputError(f"{projection}: is there already; name another --out, or move it away")
+    limbers = out / f"{config.name}.ckpt"
+    for path in (projection, *((limbers,) if ckpt else ())):
+        if path.exists():  # a log alone was left by a run that did not end, and is replaced
+            raise InputError(f"{path}: is there already; name another --out, or move it away")
     opened = [open_data(source) if isinstance(source, str | Path) else source for source in (data, held_out) if source]
     checkpoints = Checkpoints(out / f"{config.name}.checkpoints")
     if not resume and (done := checkpoints.newest()):
@@ -110,11 +112,11 @@ def train(
     with ranks.first_alone():
         kept_in = out if encodings_folder is None else Path(encodings_folder)
         examples, *unseen = (_examples(model, source, kept_in, live, max_rejected, progress) for source in opened)
-    rejections = Rejections(examples.name, len(examples), rejected, max_rejected)
     if isinstance(examples, Stored):
-        for index, found in examples.encodings.rejected.items():
-            rejections.add(index, found)
-        rejections.check()
+        rejections = examples.encodings.rejections(rejected, max_rejected)
+    else:
+        rejections = Rejections(examples.name, len(examples), rejected, max_rejected)
+    rejections.check()
 
     course = Course()
     described = {"examples": len(examples), "method": method, "init": started_from}
@@ -170,7 +172,7 @@ def train(
     if ranks.first:
         rejections.write()
         if ckpt:
-            model.projection.save_ckpt(out / f"{config.name}.ckpt")
+            model.projection.save_ckpt(limbers)
         _save(model, projection, {**described, "steps": run.steps, "loss": run.loss, "held_out": losses})
     return run
 

@@ -202,6 +202,10 @@ def test_a_projection_that_is_there_is_not_replaced(folder: Path, tmp_path: Path
     with pytest.raises(InputError, match=r"tiny\.safetensors: is there already"):
         train(config, folder, tmp_path)
     assert (tmp_path / "tiny.safetensors").read_bytes() == b"kept"
+    (tmp_path / "tiny.safetensors").rename(tmp_path / "tiny.ckpt")
+    with pytest.raises(InputError, match=r"tiny\.ckpt: is there already"):
+        train(config, folder, tmp_path, ckpt=True)
+    assert (tmp_path / "tiny.ckpt").read_bytes() == b"kept"
 
 
 def test_the_log_of_a_run_that_did_not_end_is_replaced(folder: Path, tmp_path: Path, config) -> None:
@@ -227,6 +231,10 @@ def test_a_batch_that_processes_cannot_share(folder: Path, tmp_path: Path, confi
         (["--data", "nowhere"], "nowhere: not there; expected LIMBER's folder"),
         (["--max-rejected", "2"], "--max-rejected 2: expected a share"),
         (["--figure", "curves.doc"], "curves.doc: cannot write a .doc file"),
+        (
+            ["--figure", "c.png", "--method", "ridge"],
+            "--figure c.png: --method ridge has no steps to draw; leave it out",
+        ),
         (["--out", "{folder}/image_data/0/000.json/out"], "000.json/out: cannot be made: Not a directory"),
         (["--train-steps", "0"], "train_steps: Input should be greater than 0, found 0"),
     ],
