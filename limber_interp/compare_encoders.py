@@ -1,7 +1,7 @@
 """Compare encoders through one language model: the same images, prompts and seeds for each, with intervals."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -112,9 +112,6 @@ def compare_encoders(options: Options) -> Report:
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed: pip install 'limber_interp[compare]'") from error
 
-    def bar(items: Iterable, description: str) -> Iterator:
-        return progress(items, description)
-
     record = compare(
         options.chosen(),
         options.data,
@@ -138,7 +135,7 @@ def compare_encoders(options: Options) -> Report:
         device=options.device,
         dtype=options.dtype,
         batch_size=options.batch_size,
-        progress=bar,
+        progress=progress,
     )
     if record is None:
         return Report(Elsewhere(), (), silent=True)
