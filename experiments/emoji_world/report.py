@@ -47,13 +47,14 @@ TOLD = (
 )
 
 
-def table(head: list[str], rows: list[list[Any]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows])
+def table(head: list[str], rows: list[list[Any]], digits: int = 3) -> str:
+    ruler = ["---" if any(isinstance(row[i], str) for row in rows) else "---:" for i in range(len(head))]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ruler)]
+    return "\n".join(lines + ["| " + " | ".join(_cell(value, digits) for value in row) + " |" for row in rows])
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+def _cell(value: Any, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def _columns(reports: dict[str, dict], keys: tuple[str, ...]) -> str:
@@ -81,10 +82,19 @@ def tables(reports: dict[str, dict]) -> str:
             if stage in reports:
                 told = {k: v for k, v in reports[stage].items() if k != "linear probe"}
                 blocks.append(f"### {title}: `{stage}`\n\n```json\n{json.dumps(told, indent=1)}\n```")
-    minutes = [[f"`{stage}`", report["stage_minutes"]] for stage, report in reports.items()]
-    total = round(sum(report["stage_minutes"] for report in reports.values()), 1)
-    blocks.append("### Minutes per stage, as run\n\n" + table(["stage", "minutes"], [*minutes, ["in all", total]]))
+    blocks.append("### Minutes per stage, as run\n\n" + minutes(reports))
     return "\n\n".join(blocks)
+
+
+def minutes(reports: dict[str, dict]) -> str:
+    """What the suite's stages took, the longest first, and those of the ablation, which is not part of it."""
+    rows: list[list[Any]] = []
+    for name, beside in (("the suite", False), ("the ablation", True)):
+        took = {s: r["stage_minutes"] for s, r in reports.items() if s.endswith("without_word_maps") == beside}
+        if took:
+            rows.append([f"**{name}**", sum(took.values())])
+            rows += [[f"`{stage}`", float(took[stage])] for stage in sorted(took, key=lambda stage: -took[stage])]
+    return table(["stage", "minutes"], rows, digits=1)
 
 
 def summary(reports: dict[str, dict]) -> str:

@@ -1,8 +1,9 @@
 """Makes the whole embedded suite again, stage by stage. A stage whose report is there is not run again.
 
-    python -m experiments.emoji_world.suite            # everything, about two hours on two cores
-    python -m experiments.emoji_world.suite --only lm  # one stage; --list names them
-    python -m experiments.emoji_world.suite --table    # the reports as tables, into this folder's README.md
+    python -m experiments.emoji_world.suite             # everything, about two hours on two cores
+    python -m experiments.emoji_world.suite --ablation  # what is measured beside it: the same without word maps
+    python -m experiments.emoji_world.suite --only lm   # one stage; --list names them
+    python -m experiments.emoji_world.suite --table     # the reports as tables, into this folder's README.md
 
 Reports lie in `experiments/emoji_world/reports/<stage>.json`; what is large and can be made again, in `build/`.
 Remove a stage's report to run it once more.
@@ -85,12 +86,18 @@ def stages() -> dict[str, list[str]]:
     for seed in SEEDS:
         projection = trained / f"seed{seed}" / f"{DEFAULT}.safetensors"
         found[f"eval_{DEFAULT}_seed{seed}"] = evaluate(DEFAULT, projection=projection)
-    ablation = WORK / "lm_without_word_maps"
-    projection = trained / "without_word_maps" / f"{DEFAULT}.safetensors"
-    found["lm_without_word_maps"] = world("language_model", out=ablation, no_word_maps=True, steps=1200)
-    found["train_without_word_maps"] = train(DEFAULT, projection.parent, lm=ablation)
-    found["eval_without_word_maps"] = evaluate(DEFAULT, lm=ablation, projection=projection)
     return found
+
+
+def ablation() -> dict[str, list[str]]:
+    """The default projection for a language model that never read a word map. Nothing of it is shipped."""
+    lm = WORK / "lm_without_word_maps"
+    projection = WORK / "projections" / "without_word_maps" / f"{DEFAULT}.safetensors"
+    return {
+        "lm_without_word_maps": world("language_model", out=lm, no_word_maps=True),
+        "train_without_word_maps": train(DEFAULT, projection.parent, lm=lm),
+        "eval_without_word_maps": evaluate(DEFAULT, lm=lm, projection=projection),
+    }
 
 
 def run(name: str, command: list[str]) -> None:
@@ -118,10 +125,11 @@ def run(name: str, command: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="STAGE", help="run these stages alone")
+    parser.add_argument("--ablation", action="store_true", help="run the stages of the ablation without word maps")
     parser.add_argument("--list", action="store_true", help="name the stages and say which are done")
     parser.add_argument("--table", action="store_true", help="write the tables into README.md from the reports")
     args = parser.parse_args(arguments)
-    known = stages()
+    known = stages() | ablation()
     if unknown := sorted(set(args.only or ()) - known.keys()):
         parser.error(f"--only: no stage {', '.join(unknown)}; --list names them")
     if args.list:
@@ -129,7 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
             print("done" if (REPORTS / f"{name}.json").exists() else "open", name)
         return
     if not args.table:
-        for name in args.only or known:
+        for name in args.only or (ablation() if args.ablation else stages()):
             if args.only or not (REPORTS / f"{name}.json").exists():
                 run(name, known[name])
     from experiments.emoji_world.report import write_tables
