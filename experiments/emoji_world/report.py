@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from experiments.emoji_world.suite import ablation
+
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 ROWS = {
     "CLIP": "emoji_clip_linear",
@@ -88,12 +90,15 @@ def tables(reports: dict[str, dict]) -> str:
 
 def minutes(reports: dict[str, dict]) -> str:
     """What the suite's stages took, the longest first, and those of the ablation, which is not part of it."""
+    took = {stage: float(report["stage_minutes"]) for stage, report in reports.items()}
+    longest = sorted(took, key=lambda stage: -took[stage])
+    beside = [stage for stage in longest if stage in ablation()]
+    suite = [stage for stage in longest if stage not in beside]
     rows: list[list[Any]] = []
-    for name, beside in (("the suite", False), ("the ablation", True)):
-        took = {s: r["stage_minutes"] for s, r in reports.items() if s.endswith("without_word_maps") == beside}
-        if took:
-            rows.append([f"**{name}**", sum(took.values())])
-            rows += [[f"`{stage}`", float(took[stage])] for stage in sorted(took, key=lambda stage: -took[stage])]
+    for name, stages in (("the suite", suite), ("the ablation", beside)):
+        if stages:
+            rows.append([f"**{name}**", sum(took[stage] for stage in stages)])
+            rows += [[f"`{stage}`", took[stage]] for stage in stages]
     return table(["stage", "minutes"], rows, digits=1)
 
 

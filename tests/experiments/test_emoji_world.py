@@ -10,7 +10,7 @@ from PIL import Image
 from experiments.emoji_world import scenes, world
 from experiments.emoji_world.corpus import captions, documents, notes, sentences, word_map
 from experiments.emoji_world.evaluate import score
-from experiments.emoji_world.report import table
+from experiments.emoji_world.report import minutes, table
 from experiments.emoji_world.suite import stages
 from limber_interp.config import config_names
 from limber_interp.datasets import read_folder
@@ -150,3 +150,11 @@ def test_the_suite_trains_and_measures_every_embedded_config() -> None:
 
 def test_table_by_hand() -> None:
     assert table(["", "x"], [["a", 0.5], ["b", None]]) == "|  | x |\n| --- | ---: |\n| a | 0.500 |\n| b | – |"
+
+
+def test_the_ablation_s_minutes_are_not_the_suite_s() -> None:
+    reports = {stage: {"stage_minutes": m} for stage, m in (("beit", 2.0), ("lm", 3.0), ("lm_without_word_maps", 9.0))}
+    told = [line.split(" | ") for line in minutes(reports).splitlines()[2:]]
+    assert [(name.strip("|* `"), took.strip(" |")) for name, took in told] == [
+        ("the suite", "5.0"), ("lm", "3.0"), ("beit", "2.0"), ("the ablation", "9.0"), ("lm_without_word_maps", "9.0")
+    ]  # fmt: skip
