@@ -128,6 +128,14 @@ def _complete(folder: Path, contents: dict[str, Any]) -> None:
         sync(path)
 
 
+def _zero_stage(kind: type, name: str) -> Any:
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+
+    if kind is not ZeroStageEnum:
+        raise TypeError(f"a checkpoint asks for {kind}.{name}, and holds members of ZeroStageEnum alone")
+    return ZeroStageEnum.__members__[name]
+
+
 @contextlib.contextmanager
 def _no_code_from_pickles() -> Iterator[None]:
     """DeepSpeed unpickles whatever a checkpoint holds; this lets through tensors, plain values and its own three."""
@@ -139,7 +147,9 @@ def _no_code_from_pickles() -> Iterator[None]:
     before = os.environ.get(name)
     os.environ[name] = "1"
     try:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+        # Python 3.11.0 to 3.11.3 pickle an enum's member as a call of getattr: it stands for this one lookup alone
+        members = [(_zero_stage, f"{module}.getattr") for module in ("builtins", "__builtin__")]
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address, *members]):
             yield
     finally:
         if before is None:
