@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -128,14 +129,6 @@ def _complete(folder: Path, contents: dict[str, Any]) -> None:
         sync(path)
 
 
-def _zero_stage(kind: type, name: str) -> Any:
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-
-    if kind is not ZeroStageEnum:
-        raise TypeError(f"a checkpoint asks for {kind}.{name}, and holds members of ZeroStageEnum alone")
-    return ZeroStageEnum.__members__[name]
-
-
 @contextlib.contextmanager
 def _no_code_from_pickles() -> Iterator[None]:
     """DeepSpeed unpickles whatever a checkpoint holds; this lets through tensors, plain values and its own three."""
@@ -143,13 +136,18 @@ def _no_code_from_pickles() -> Iterator[None]:
     from deepspeed.runtime.zero.config import ZeroStageEnum
     from deepspeed.utils.tensor_fragment import fragment_address
 
+    def member(kind: Any, name: str) -> Any:
+        """In place of `getattr`, a call of which is how Python 3.11.0 to 3.11.3 pickle a member of an enum."""
+        if kind is not ZeroStageEnum:
+            raise pickle.UnpicklingError(f"getattr of {kind}, where a checkpoint needs members of ZeroStageEnum alone")
+        return ZeroStageEnum[name]
+
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
     try:
-        # Python 3.11.0 to 3.11.3 pickle an enum's member as a call of getattr: it stands for this one lookup alone
-        members = [(_zero_stage, f"{module}.getattr") for module in ("builtins", "__builtin__")]
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address, *members]):
+        allowed = [LossScaler, ZeroStageEnum, fragment_address, (member, "builtins.getattr")]
+        with torch.serialization.safe_globals(allowed):
             yield
     finally:
         if before is None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from deepspeed.runtime.fp16.loss_scaler import LossScaler
+from deepspeed.runtime.zero.config import ZeroStageEnum
 
 from limber_interp.config import LimberConfig, load_config
 from limber_interp.datasets import open_dataset
@@ -20,7 +23,7 @@ from limber_interp.encodings import Encodings, encode
 from limber_interp.errors import InputError
 from limber_interp.models.limber import Limber
 from limber_interp.train import main
-from limber_interp.training.checkpoints import CONTENTS, Checkpoints
+from limber_interp.training.checkpoints import CONTENTS, Checkpoints, _no_code_from_pickles
 from limber_interp.training.engine import train
 
 
@@ -138,6 +141,28 @@ def test_a_pickle_in_a_checkpoint_does_not_run(captioned: Path, tmp_path: Path, 
     with pytest.raises(Exception, match="Weights only load failed"):
         train(config, captioned, tmp_path / "out", resume=True)
     assert not (tmp_path / "ran").exists()
+
+
+class Getattr:
+    """Pickled as Python 3.11.0 to 3.11.3 pickle the members of an enum: a call of `getattr`."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.arguments = arguments
+
+    def __reduce__(self):
+        return getattr, self.arguments
+
+
+def test_an_enum_pickled_by_getattr_is_read_and_nothing_else_is_got(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    torch.save({"zero_stage": Getattr(ZeroStageEnum, "gradients")}, file)
+    with _no_code_from_pickles():
+        assert torch.load(file)["zero_stage"] is ZeroStageEnum.gradients
+    with pytest.raises(pickle.UnpicklingError, match="getattr"):
+        torch.load(file)
+    torch.save({"zero_stage": Getattr(LossScaler, "__init__")}, file)
+    with _no_code_from_pickles(), pytest.raises(pickle.UnpicklingError, match="members of ZeroStageEnum alone"):
+        torch.load(file)
 
 
 def test_a_killed_process_is_resumed(world, captioned: Path, tmp_path: Path, config) -> None:
