@@ -8,6 +8,7 @@ import pytest
 
 from experiments.emoji_world.evaluate import score
 from experiments.emoji_world.report import write_tables
+from experiments.emoji_world.suite import REMADE, REPORTS
 from limber_interp.config import config_names
 from limber_interp.datasets import Example, read_folder
 from limber_interp.models.limber import Limber, load
@@ -81,8 +82,7 @@ def test_the_readmes_tell_what_was_measured(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
     readmes = [tmp_path / "experiments/emoji_world/README.md", tmp_path / "README.md"]
-    reports = REPOSITORY / "experiments/emoji_world"
-    write_tables(reports / "reports", reports / "remade", *readmes)
+    write_tables(REPORTS, REMADE, *readmes)
     for readme in readmes:
         text = readme.read_text(encoding="utf-8")
         assert text == (REPOSITORY / readme.relative_to(tmp_path)).read_text(encoding="utf-8")
