@@ -99,12 +99,18 @@ class Checkpoints:
         """Bring engine and random states to where they were. Every rank calls this.
 
         Raises:
-            InputError: it was written by another number of ranks, whose parts would not fit.
+            InputError: it was written by another number of ranks, whose parts would not fit; or it holds pickles of
+                other things than a checkpoint's.
         """
         if (ranks := checkpoint.state["ranks"]) != (here := distributed.get_world_size()):
             raise InputError(f"{checkpoint.path}: was written by {ranks} processes, here are {here}; start as many")
-        with _no_code_from_pickles():
-            engine.load_checkpoint(str(checkpoint.path), tag="engine")
+        try:
+            with _no_code_from_pickles():
+                engine.load_checkpoint(str(checkpoint.path), tag="engine")
+        except pickle.UnpicklingError as error:
+            reason = str(error).partition(".")[0]  # torch goes on to say how it could be run all the same
+            line = f"{checkpoint.path}: not a checkpoint of DeepSpeed's, and nothing in it was run ({reason})"
+            raise InputError(f"{line}; move it away, and --resume goes on from the one before") from error
         states = load_file(checkpoint.path / f"rank-{distributed.get_rank()}.safetensors")
         torch.set_rng_state(states["cpu"])
         if "cuda" in states:
