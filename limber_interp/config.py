@@ -18,6 +18,7 @@ from pydantic import (
     PositiveInt,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from limber_interp.errors import InputError, nearest
@@ -94,6 +95,18 @@ class LimberConfig(BaseModel):
         """YAML reads a bare `on` or `off` as a boolean."""
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
+    @model_validator(mode="after")
+    def _schedule(self) -> "LimberConfig":
+        """A learning rate that rises first, and falls after that."""
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}, the highest learning rate")
+        if self.lr_decay_iters is not None and self.lr_decay_iters < self.warmup_num_steps:
+            raise ValueError(
+                f"lr_decay_iters {self.lr_decay_iters}: the decay would end before the warm-up of warmup_num_steps "
+                f"{self.warmup_num_steps}"
+            )
+        return self
+
 
 def config_names() -> list[str]:
     """Names of the configs that ship with the package, sorted."""
@@ -131,6 +144,8 @@ def load_config(name_or_path: str | Path, **overrides: Any) -> LimberConfig:
         return LimberConfig(**{"name": path.stem, **kept, **overrides})
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several keys together
+            raise InputError(f"config {path}: {first['msg'].removeprefix('Value error, ')}") from error
         key = ".".join(str(part) for part in first["loc"])
         found = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise InputError(f"config {path}: {key}: {first['msg']}{found}") from error

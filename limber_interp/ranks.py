@@ -1,7 +1,7 @@
 """The processes that share a piece of work: one, or as many as a launcher (`torchrun`, `accelerate`) has started."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import distributed
+
+from limber_interp.errors import InputError
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # the others wait as long as the slowest takes for its share
@@ -23,8 +25,27 @@ class Ranks:
 
     @classmethod
     def of_environment(cls) -> "Ranks":
-        """As the launcher says; one process where there is none."""
-        return cls(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+        """As the launcher says; one process where there is none.
+
+        Raises:
+            InputError: `RANK` and `WORLD_SIZE` are not both given, are no numbers, or do not fit each other. A process
+                that took itself for the only one would do the others' work, and write over what they write.
+        """
+        given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE") if name in os.environ}
+        if not given:
+            return cls()
+        said = ", ".join(f"{name}={value}" for name, value in given.items())
+        advice = "start the processes by torchrun, deepspeed or accelerate, or unset both variables to run alone"
+        if len(given) == 1:
+            (missing,) = {"RANK", "WORLD_SIZE"} - given.keys()
+            raise InputError(f"environment: found {said}, and no {missing}; {advice}")
+        try:
+            rank, world_size = int(given["RANK"]), int(given["WORLD_SIZE"])
+        except ValueError as error:
+            raise InputError(f"environment: found {said}, expected two whole numbers; {advice}") from error
+        if not 0 <= rank < world_size:
+            raise InputError(f"environment: found {said}, expected a RANK from 0 to WORLD_SIZE - 1; {advice}")
+        return cls(rank, world_size)
 
     @property
     def first(self) -> bool:
@@ -48,13 +69,13 @@ class Ranks:
             if own:
                 distributed.destroy_process_group()
 
-    def total(self, value: float, device: torch.device) -> float:
-        """The sum of one number per process."""
+    def totals(self, values: Sequence[float], device: torch.device) -> list[float]:
+        """The sums over the processes of each of some numbers."""
         if self.world_size == 1:
-            return value
-        total = torch.tensor(value, dtype=torch.float64, device=device)
-        distributed.all_reduce(total)
-        return total.item()
+            return [float(value) for value in values]
+        totals = torch.tensor(values, dtype=torch.float64, device=device)
+        distributed.all_reduce(totals)
+        return totals.tolist()
 
     def gathered(self, value: T) -> list[T]:
         """Every process's, in the order of the ranks."""

@@ -36,6 +36,8 @@ class Options(ModelOptions):
     """Of COCO captions and tables, where the images are not beside them."""
     held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir."""
+    held_out_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The same as --images, for the held-out data."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the data than this cannot be used; what is left out is listed in <config>.rejected.jsonl."""
     encodings: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -113,6 +115,10 @@ def train(options: Options) -> Report:
     if (data := options.data or config.train_dataset_dir) is None:
         raise InputError(f"config {config.name}: names no train_dataset_dir; give --data PATH")
     held_out = options.held_out or config.eval_dataset_dir
+    if held_out is None and options.held_out_images is not None:
+        raise InputError(
+            f"--held-out-images {options.held_out_images}: there are no held-out data; give --held-out PATH"
+        )
     from limber_interp.training.engine import train as train_projection
     from limber_interp.training.examples import open_data
 
@@ -127,7 +133,7 @@ def train(options: Options) -> Report:
 
         found = plan(config, source, bar, options.device, options.dtype, options.live)
         return Report(found, _planned(config, found), silent=not _first())
-    unseen = None if held_out is None else open_data(held_out)
+    unseen = None if held_out is None else _unseen(held_out, options.held_out_images)
     record = train_projection(
         config,
         source,
@@ -152,6 +158,16 @@ def train(options: Options) -> Report:
 
         figure(record, options.figure)
     return Report(record, _shown(config, options.method, record), silent=not _first())
+
+
+def _unseen(held_out: str, images: Path | None) -> "Dataset | Encodings":
+    """The held-out data; what is wrong with them is said with their own option's name."""
+    from limber_interp.training.examples import open_data
+
+    try:
+        return open_data(held_out, images)
+    except InputError as error:
+        raise InputError(str(error).replace("--images", "--held-out-images")) from error
 
 
 def _shown(config: LimberConfig, method: str, record: TrainingRun) -> tuple:
@@ -239,6 +255,7 @@ class _Sheets:
     def draw(self, step: int, model: "Limber") -> None:
         from limber_interp.datasets import Dataset, Rejected
         from limber_interp.evaluation.captions import captions
+        from limber_interp.images import load_image
         from limber_interp.plotting.captions import figure
 
         if not isinstance(self._unseen, Dataset):
@@ -246,11 +263,15 @@ class _Sheets:
         images = []
         for index in range(len(self._unseen)):
             try:
-                images.append(self._unseen[index].image)
-            except Rejected:
+                image = self._unseen[index].image
+                load_image(image)
+            except (Rejected, InputError):  # the losses leave it out too, and say so
                 continue
+            images.append(image)
             if len(images) == ON_A_SHEET:
                 break
+        if not images:
+            return
         figure(captions(model, images), make_folder(self._folder) / f"step-{step:08d}.png")
 
 

@@ -23,6 +23,8 @@ EMBEDDED = {
     "emoji_nfrn_random_linear",
 }
 
+FINE = "encoder_name: beit\nimage_size: 8"
+
 
 def test_the_shipped_configs_are_these_twelve():
     assert set(config_names()) == LIMBER | EMBEDDED
@@ -85,6 +87,11 @@ def test_a_config_is_frozen():
         ("encoder_name: beit\nimage_size: 8\nzero_stage: 3", "zero_stage: Input should be less than or equal to 2"),
         ("encoder_name: beit\nimage_size: 8\nfreeze_lm: false", "freeze_lm: Input should be True, found False"),
         ("encoder_name: beit\nimage_size: 8\nadapter_config: {mlp: {}}", "adapter_config: .* at most 0 items"),
+        (f"{FINE}\nlr: 0.001\nmin_lr: 0.01", "min_lr 0.01 is above lr 0.001, the highest learning rate"),
+        (
+            f"{FINE}\nlr_decay_iters: 99",
+            "lr_decay_iters 99: the decay would end before the warm-up of warmup_num_steps 100",
+        ),
         ("- a\n- b", "expected `key: value` lines, found list"),
         ("", "expected `key: value` lines, found NoneType"),
         ("a: [", "cannot be read as YAML"),
@@ -97,6 +104,12 @@ def test_a_bad_file_is_refused(tmp_path, text: str, message: str):
         load_config(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_schedules_at_their_limits(tmp_path):
+    (tmp_path / "mine.yml").write_text(FINE)
+    config = load_config(tmp_path / "mine.yml", lr=0.01, min_lr=0.01, lr_decay_iters=7, warmup_num_steps=7)
+    assert (config.lr_decay_iters, config.min_lr) == (7, 0.01)
 
 
 def test_an_unknown_config_names_the_nearest():

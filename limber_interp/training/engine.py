@@ -1,15 +1,17 @@
 """Trains a projection: what goes in is checked first, and what comes out is written whole."""
 
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from limber_interp.config import LimberConfig
@@ -22,11 +24,11 @@ from limber_interp.ranks import Ranks
 from limber_interp.records import TrainingRun, check_writable, make_folder
 from limber_interp.training.checkpoints import Checkpoints
 from limber_interp.training.closed_form import Method, fit
-from limber_interp.training.examples import Examples, Live, Stored, in_batches, open_data
+from limber_interp.training.examples import Examples, Live, Stored, Told, in_batches, open_data
 from limber_interp.training.held_out import held_out_losses
 from limber_interp.training.log import Log
 from limber_interp.training.memory import frozen_dtype
-from limber_interp.training.ranks import meet
+from limber_interp.training.ranks import check_deepspeed, meet
 from limber_interp.training.steps import Course, Progress, Steps
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,9 @@ def train(
     Recipe of the configs published with the paper (arXiv 2209.15162): AdamW (0.9, 0.95), gradient
     clipping, linear warm-up, dropout on the projected prompt, loss on caption tokens and one end of text.
 
+    The projection is written right after the last step, before held-out losses and all else that could fail; they are
+    added to its manifest when they are there. The closed forms need no DeepSpeed.
+
     Args:
         data: a path (see `open_data`), a data set, or encodings of one.
         out: folder for `<config>.safetensors` (the projection with its manifest), `<config>.jsonl` (the log),
@@ -80,101 +85,200 @@ def train(
         watch: told of every step, `evaluated` of every evaluation, when the model's projection is the one of that step.
 
     Raises:
-        InputError: unusable data, a projection that is there already, an output that cannot be written, or a batch that
-            the processes cannot share evenly.
+        InputError: unusable data, a projection that is there already, another training that writes into `out`, an
+            output that cannot be written, a batch that the processes cannot share evenly, a checkpoint of a run with
+            other settings or on other data, or no DeepSpeed where one is needed.
         RuntimeError: the loss became NaN or exploded; the step and its examples are named.
     """
     ranks = Ranks.of_environment()
     _check_asked(config, ranks, method, resume, init, live)
-    out = Path(out)
-    projection, log_path, rejected = (
-        out / f"{config.name}.{end}" for end in ("safetensors", "jsonl", "rejected.jsonl")
-    )
-    limbers = out / f"{config.name}.ckpt"
-    for path in (projection, *((limbers,) if ckpt else ())):
-        if path.exists():  # a log alone was left by a run that did not end, and is replaced
-            raise InputError(f"{path}: is there already; name another --out, or move it away")
+    paths = _Paths(Path(out), config.name, ckpt)
+    paths.check_free(resume)
     opened = [open_data(source) if isinstance(source, str | Path) else source for source in (data, held_out) if source]
-    checkpoints = Checkpoints(out / f"{config.name}.checkpoints")
-    if not resume and (done := checkpoints.newest()):
-        raise InputError(f"{done.path}: a run that did not end; go on with --resume, or move {checkpoints.folder} away")
-    make_folder(out)
-    for path in (projection, log_path, rejected):
-        check_writable(path)
+    paths.check_writable()
 
-    began = time.monotonic()
-    torch.manual_seed(config.seed)
-    device = choose_device(ranks.device(device))
-    dtype = frozen_dtype(dtype, device, config.bf16)
-    model = load(config, projection=UNTRAINED if init is None else init, device=device, dtype=dtype)
-    meet(model.device)
-    started_from = None if init is None else model.projection.sha256
-    with ranks.first_alone():
-        kept_in = out if encodings_folder is None else Path(encodings_folder)
-        examples, *unseen = (_examples(model, source, kept_in, live, max_rejected, progress) for source in opened)
-    if isinstance(examples, Stored):
-        rejections = examples.encodings.rejections(rejected, max_rejected)
-    else:
-        rejections = Rejections(examples.name, len(examples), rejected, max_rejected)
-    rejections.check()
-
-    course = Course()
-    described = {"examples": len(examples), "method": method, "init": started_from}
-    if method != "gradient":
-        assert isinstance(examples, Stored)
-        _set(model, _closed_form(model, examples.encodings, method, log_path, progress))
-    else:
-        steps = Steps(model, examples, rejections, ranks)
-        if resume:
-            steps.resume(checkpoints, log_path)
-        course = steps.course
-        seen = list(in_batches(unseen[0], first=EVALUATED)) if unseen and config.eval_every and ranks.first else []
-
-        def evaluate(step: int) -> dict[str, float]:
-            """On the first rank; the others wait for it at the next step."""
-            if not ranks.first:
-                return {}
-            _set(model, steps.trained)
-            losses = held_out_losses(model, seen)
-            earlier = [line["held_out"]["right"] for line in course.lines if "held_out" in line]
-            if losses["right"] < min(earlier, default=np.inf):
-                _save(model, out / f"{config.name}.best.safetensors", {**described, "steps": step, "held_out": losses})
-            with torch.random.fork_rng():  # whatever is drawn there, the run's own dropout goes on
-                evaluated(step, model)
-            return losses
-
-        with Log(log_path, bool(course.lines), None if tensorboard is None else Path(tensorboard), ranks.first) as log:
-            steps.run(log, checkpoints, progress, evaluate if unseen else None, watch)
-        steps.gather_rejections()
+    with _sole_training(paths.out) if ranks.first else contextlib.nullcontext():
+        paths.check_free(resume)  # again: another training may have ended since
+        began = time.monotonic()
+        torch.manual_seed(config.seed)
+        device = choose_device(ranks.device(device))
+        dtype = frozen_dtype(dtype, device, config.bf16)
+        model = load(config, projection=UNTRAINED if init is None else init, device=device, dtype=dtype)
+        if method == "gradient":
+            meet(model.device)
+        started_from = None if init is None else model.projection.sha256
+        with ranks.first_alone():
+            kept_in = paths.out if encodings_folder is None else Path(encodings_folder)
+            examples, *unseen = (_examples(model, source, kept_in, live, max_rejected, progress) for source in opened)
+        if isinstance(examples, Stored):
+            rejections = examples.encodings.rejections(paths.rejected, max_rejected)
+        else:
+            rejections = Rejections(examples.name, len(examples), paths.rejected, max_rejected)
         rejections.check()
-        _set(model, steps.trained)
-    minutes = (time.monotonic() - began) / 60
 
-    losses = held_out_losses(model, in_batches(unseen[0])) if unseen and ranks.first else {}
-    history = [line["loss"] for line in course.lines]
-    evaluations = [{"step": line["step"] + 1, **line["held_out"]} for line in course.lines if "held_out" in line]
-    if not history and ranks.first:
-        history = [held_out_losses(model, in_batches(examples, first=EVALUATED))["right"]]
-    run = TrainingRun(
-        projection=str(projection),
-        log=str(log_path),
-        examples=len(examples) - len(rejections),
-        rejected=len(rejections),
-        steps=len(course.lines),
-        loss=float(np.mean(history[-100:])),
-        losses=np.array(history, dtype=np.float32),
-        evaluations=tuple(evaluations),
-        held_out=losses,
-        pace=course.pace,
-        minutes=minutes,
-        manifest=_manifest(model),
-    )
-    if ranks.first:
-        rejections.write()
-        if ckpt:
-            model.projection.save_ckpt(limbers)
-        _save(model, projection, {**described, "steps": run.steps, "loss": run.loss, "held_out": losses})
-    return run
+        course = Course()
+        kept = _Kept(model, paths, {"examples": len(examples), "method": method, "init": started_from}, ranks.first)
+        with kept.named():
+            if method != "gradient":
+                assert isinstance(examples, Stored)
+                _set(model, _closed_form(model, examples.encodings, method, paths.log, progress))
+                kept.write(steps=0, loss=None, held_out={})
+            else:
+                steps = Steps(model, examples, rejections, ranks, started_from)
+                if resume:
+                    steps.resume(paths.checkpoints, paths.log)
+                course = steps.course
+                watched = unseen and config.eval_every
+                seen = _few(unseen[0]) if watched and ranks.first else []
+
+                def evaluate(step: int) -> dict[str, float]:
+                    """On the first rank; the others wait for it at the next step."""
+                    if not ranks.first:
+                        return {}
+                    _set(model, steps.trained)
+                    losses = held_out_losses(model, seen)
+                    if losses["right"] < min((earlier["right"] for earlier in course.evaluations), default=np.inf):
+                        kept.write_best(steps=step, held_out=losses)
+                    with torch.random.fork_rng():  # whatever is drawn there, the run's own dropout goes on
+                        evaluated(step, model)
+                    return losses
+
+                def ended() -> None:
+                    """The projection is safe before anything else can fail."""
+                    _set(model, steps.trained)
+                    kept.write(steps=len(course.lines), loss=course.loss, held_out={})
+
+                events = None if tensorboard is None else Path(tensorboard)
+                with Log(paths.log, len(course.lines), events, ranks.first) as log:
+                    steps.run(log, paths.checkpoints, progress, evaluate if watched else None, watch, ended)
+                steps.gather_rejections()
+                rejections.check()
+                _set(model, steps.trained)
+            minutes = (time.monotonic() - began) / 60
+
+            losses = held_out_losses(model, in_batches(unseen[0])) if unseen and ranks.first else {}
+            history = [line["loss"] for line in course.lines]
+            if not history and ranks.first:
+                history = [held_out_losses(model, in_batches(examples, first=EVALUATED))["right"]]
+            run = TrainingRun(
+                projection=str(paths.projection),
+                log=str(paths.log),
+                examples=len(examples) - len(rejections),
+                rejected=len(rejections),
+                steps=len(course.lines),
+                loss=course.loss if course.lines else float(np.mean(history)),
+                losses=np.array(history, dtype=np.float32),
+                evaluations=course.evaluations,
+                held_out=losses,
+                pace=course.pace,
+                minutes=minutes,
+                manifest=_manifest(model),
+            )
+            if ranks.first:
+                rejections.write()
+            kept.write(steps=run.steps, loss=run.loss, held_out=losses)
+        return run
+
+
+class _Paths:
+    """Where the outputs of a run go."""
+
+    def __init__(self, out: Path, name: str, ckpt: bool) -> None:
+        self.out = out
+        self.projection = out / f"{name}.safetensors"
+        self.best = out / f"{name}.best.safetensors"
+        self.limbers = out / f"{name}.ckpt" if ckpt else None
+        self.log = out / f"{name}.jsonl"
+        self.rejected = out / f"{name}.rejected.jsonl"
+        self.checkpoints = Checkpoints(out / f"{name}.checkpoints")
+
+    def check_free(self, resume: bool) -> None:
+        """Raise InputError if a run has left something here that this one would replace."""
+        for path in (self.projection, self.limbers):
+            if path is not None and path.exists():  # a log alone was left by a run that did not end, and is replaced
+                raise InputError(f"{path}: is there already; name another --out, or move it away")
+        if not resume and (done := self.checkpoints.newest()):
+            folder = self.checkpoints.folder
+            raise InputError(f"{done.path}: a run that did not end; go on with --resume, or move {folder} away")
+
+    def check_writable(self) -> None:
+        """Make the folder, and raise InputError if the files cannot be written in it."""
+        make_folder(self.out)
+        for path in (self.projection, self.log, self.rejected):
+            check_writable(path)
+
+
+class _Kept:
+    """The projection as it is written: right after the last step, and once more with what was measured of it then."""
+
+    def __init__(self, model: Limber, paths: _Paths, described: dict[str, Any], writes: bool) -> None:
+        self.model = model
+        self.paths = paths
+        self.described = described
+        self.writes = writes
+        self.written = False
+
+    def write(self, **training: Any) -> None:
+        """Write the model's projection with what `training` adds to its manifest. The file is whole, old or new."""
+        if self.writes:
+            self._save(self.paths.projection, training)
+            if self.paths.limbers is not None and not self.written:
+                self.model.projection.save_ckpt(self.paths.limbers)
+        self.written = True
+
+    def write_best(self, **training: Any) -> None:
+        self._save(self.paths.best, training)
+
+    def _save(self, path: Path, training: dict[str, Any]) -> None:
+        manifest = {**_manifest(self.model).as_dict(), "training": {**self.described, **training}}
+        self.model.projection.save(path, manifest, self.model.encoder.n_positions)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Within it a failure that comes after the projection was written says where it lies."""
+        try:
+            yield
+        except Exception as error:
+            if not self.written:
+                raise
+            kind = InputError if isinstance(error, InputError) else RuntimeError
+            name = "" if kind is InputError else f"{type(error).__name__}: "
+            raise kind(
+                f"{name}{error}; this came after the last step: the trained projection is in {self.paths.projection}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _sole_training(out: Path) -> Iterator[None]:
+    """Within it this is the only training that writes into the folder. The lock is the operating system's: it ends with
+    its process, however that ends, so that a killed run is in nobody's way. Its file stays: were it removed, one
+    process could hold the lock on the old file, and another that on a new one.
+
+    Raises:
+        InputError: another one does.
+    """
+    lock = FileLock(out / ".training.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(f"{out}: another training writes into it; wait for its end, or name another --out") from error
+    except (OSError, NotImplementedError) as error:
+        logger.warning("%s: no lock can be taken there (%s); start no second training into this folder", out, error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _few(unseen: Examples) -> list[Told]:
+    """Of the held-out data, what the losses on the way are measured on.
+
+    Raises:
+        InputError: nothing of it can be used.
+    """
+    if seen := list(in_batches(unseen, first=EVALUATED)):
+        return seen
+    raise InputError(f"{unseen.name}: none of its first {EVALUATED} examples can be used as held-out data; mend them")
 
 
 def _check_asked(
@@ -185,6 +289,8 @@ def _check_asked(
             raise InputError(f"method {method}: runs in one process, found {processes}; start it without a launcher")
         if config.batch_size % processes:
             raise InputError(f"batch_size {config.batch_size}: {processes} processes cannot share it evenly")
+    if method == "gradient":
+        check_deepspeed()
     if method != "gradient" and (resume or live or init is not None):
         found = "resume" if resume else "live" if live else "init"
         raise InputError(f"method {method}: starts from nothing, from stored encodings, in one go; leave out {found}")
@@ -223,7 +329,3 @@ def _manifest(model: Limber) -> Any:
     # An untrained projection came with the model: its hash and the remark on it are not the trained one's.
     hashes = {part: sha256 for part, sha256 in manifest.hashes.items() if part != "projection"}
     return replace(manifest, hashes=hashes, notes=())
-
-
-def _save(model: Limber, path: Path, training: dict[str, Any]) -> None:
-    model.projection.save(path, {**_manifest(model).as_dict(), "training": training}, model.encoder.n_positions)

@@ -1,5 +1,6 @@
 """What a run is given: captions and encodings at a data set's indices, read from shards or computed as needed."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,10 @@ from torch import Tensor
 from limber_interp.datasets import Dataset, Rejected, open_dataset
 from limber_interp.encodings import Encodings, is_encodings, open_encodings
 from limber_interp.encodings.writing import Row, encode_rows, open_row
+from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder
+
+logger = logging.getLogger(__name__)
 
 T, R = TypeVar("T"), TypeVar("R")
 AHEAD = 2  # batches that are read while one is computed on
@@ -50,6 +54,9 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
+    def told(self, index: int) -> tuple[str, tuple[str, ...]] | None:
+        """Key and captions of the example at an index, its image not opened; None if it is rejected before that."""
+
     def read(self, rows: Int[np.ndarray, " rows"]) -> Read:
         """What lies at the indices; runs in a thread of its own, and touches no model."""
 
@@ -68,6 +75,10 @@ class Stored:
 
     def __len__(self) -> int:
         return len(self.encodings)
+
+    def told(self, index: int) -> tuple[str, tuple[str, ...]] | None:
+        captions = self.encodings.captions(index)
+        return (self.encodings.keys[index], captions) if captions else None
 
     def read(self, rows: Int[np.ndarray, " rows"]) -> Read:
         places = np.flatnonzero(self.encodings.kept[rows])
@@ -101,6 +112,13 @@ class Live:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def told(self, index: int) -> tuple[str, tuple[str, ...]] | None:
+        try:
+            example = self.dataset[index]
+        except Rejected:
+            return None
+        return example.key, example.captions
+
     def read(self, rows: Int[np.ndarray, " rows"]) -> Read:
         opened: list[Row] = list(self._pool.map(lambda i: open_row(self.encoder, self.dataset, i), rows.tolist()))
         good = [row for row in opened if not isinstance(row, Rejected)]
@@ -129,18 +147,30 @@ def open_data(path: str | Path, images: str | Path | None = None) -> Dataset | E
     """Captioned images in any format of `open_dataset`, or encodings of them.
 
     Raises:
-        InputError: as the two say.
+        InputError: as the two say, or a folder of images for encodings, which need none.
     """
-    return open_encodings(path) if is_encodings(path) else open_dataset(path, images)
+    if not is_encodings(path):
+        return open_dataset(path, images)
+    if images is not None:
+        raise InputError(f"--images {images}: {path} holds encodings, whose images are not opened; leave it out")
+    return open_encodings(path)
 
 
 def in_batches(examples: Examples, first: int | None = None, batch_size: int = 64) -> Iterator[Told]:
-    """The examples in the order of their indices, or so many of the first indices; batches of equal size, about."""
+    """The examples in the order of their indices, or so many of the first indices; batches of equal size, about.
+
+    Those that cannot be used are left out, which is logged in one line at the end.
+    """
     rows = np.arange(len(examples))[:first]
+    rejected: list[Rejected] = []
     read: Read
     for read in ahead(examples.read, np.array_split(rows, -(-len(rows) // batch_size))):
+        rejected += read.rejected.values()
         if read.captions:
             yield Told(examples.encoding(read).cpu(), read.captions)
+    if rejected:
+        counts = len(rejected), len(rows)
+        logger.warning("%s: %d of %d examples cannot be used; the first: %s", examples.name, *counts, rejected[0])
 
 
 def sample(examples: Examples, seed: int, count: int) -> Float[Tensor, "vectors d_encoder"]:

@@ -34,8 +34,9 @@ def held_out_losses(model: Limber, batches: Iterable[Told]) -> dict[str, float]:
                 soft_prompt, seen, kept = model.lm.W_E[ids[:, :1]], ids[:, 1:], kept[:, 1:]
             else:
                 soft_prompt, seen = model.projection(shown.to(model.device).float()), ids
+            if not (count := int((kept != IGNORED).sum())):
+                continue
             loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
-            count = int((kept != IGNORED).sum())
             totals[kind] += loss.item() * count
             tokens[kind] += count
     return {kind: totals[kind] / tokens[kind] for kind in totals if tokens[kind]}

@@ -17,12 +17,13 @@ class Log:
     and the held-out losses where there are some. Times go to TensorBoard alone.
     """
 
-    def __init__(self, path: Path, go_on: bool, tensorboard: Path | None, writes: bool) -> None:
+    def __init__(self, path: Path, steps: int, tensorboard: Path | None, writes: bool) -> None:
+        """Open the log of a run that has taken so many steps: none of a new one, whose log replaces what is there."""
         self._writes = writes
-        self._file = (path if writes else Path(os.devnull)).open("a" if go_on else "w", encoding="utf-8")
+        self._file = (path if writes else Path(os.devnull)).open("a" if steps else "w", encoding="utf-8")
         self._events: Any = None
         if tensorboard is not None and writes:
-            self._events = _event_writer(tensorboard)
+            self._events = _event_writer(tensorboard, steps)
 
     def __enter__(self) -> "Log":
         return self
@@ -69,9 +70,10 @@ def kept_lines(path: Path, steps: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _event_writer(folder: Path) -> Any:
+def _event_writer(folder: Path, steps: int) -> Any:
+    """TensorBoard is told to forget what an earlier process wrote of later steps, which are taken again."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise InputError(f"TensorBoard's writer cannot be imported ({error}): pip install tensorboard") from error
-    return SummaryWriter(folder)
+    return SummaryWriter(folder, purge_step=steps)

@@ -23,7 +23,7 @@ from limber_interp.training.checkpoints import Checkpoints
 from limber_interp.training.examples import Live, Read, Stored
 from limber_interp.training.log import Log
 from limber_interp.training.memory import frozen_dtype, kept_bytes
-from limber_interp.training.ranks import meet
+from limber_interp.training.ranks import check_deepspeed, meet
 from limber_interp.training.steps import Progress, Steps
 
 MEASURED = 10
@@ -48,6 +48,7 @@ def plan(
     Raises:
         InputError, RuntimeError: as `train`, as far as ten steps meet it.
     """
+    check_deepspeed()
     ranks = Ranks.of_environment()
     short = {"train_steps": MEASURED, "gradient_accumulation_steps": 1, "whiten": False}
     quiet = {"save_every": None, "eval_every": None}
@@ -65,7 +66,7 @@ def plan(
     with tempfile.TemporaryDirectory() as folder:
         rejections = Rejections(examples.name, len(examples), Path(folder) / "rejected.jsonl", max_rejected=1.0)
         steps = Steps(model, examples, rejections, ranks)
-        with Log(Path(folder) / "log.jsonl", False, None, writes=False) as log:
+        with Log(Path(folder) / "log.jsonl", 0, None, writes=False) as log:
             steps.run(log, Checkpoints(Path(folder)), progress, None, lambda course: None)
     pace, batches = steps.course.pace, config.gradient_accumulation_steps
     encoding = float(np.median(examples.seconds)) if isinstance(examples, _Timed) else 0.0
