@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 import yaml
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -30,6 +31,10 @@ from limber_interp.models.encoders import load_encoder
 from limber_interp.models.hooked_gptj import lm_sha256
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
+
+# How long an example takes says how busy the machine is
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SENTENCES = [
     "A picture of a dog on the grass.",

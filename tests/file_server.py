@@ -66,7 +66,7 @@ class Handler(QuietHandler):
             case "sends another part":
                 named, start = 0, max(start, 1)
             case "is silent":
-                self.server.over.wait(5)
+                self.server.over.wait(300)
                 return None
             case "no http":
                 self.wfile.write(b"not http at all\r\n\r\n")
@@ -76,7 +76,7 @@ class Handler(QuietHandler):
             headers["Content-Range"] = f"bytes {named}-{len(content) - 1}/{len(content)}"
         if mood == "stalls":
             self.answer(body[: len(body) // 2], 206 if start else 200, **headers)
-            self.server.over.wait(5)
+            self.server.over.wait(300)
             return None
         return self.answer(body, 206 if start else 200, **headers)
 

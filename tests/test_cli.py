@@ -133,7 +133,7 @@ def test_help(capsys):
 
 def python(*args: str, **kwargs) -> subprocess.CompletedProcess:
     env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=env, timeout=120, **kwargs)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, env=env, timeout=600, **kwargs)
 
 
 HEAVY = {"torch", "transformers", "transformer_lens", "open_clip", "timm", "matplotlib", "deepspeed"}

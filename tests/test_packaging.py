@@ -21,7 +21,7 @@ def execute(*command: str | Path, cwd: Path) -> str:
     """Run a command that may not see the checkout, and return its standard output."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout

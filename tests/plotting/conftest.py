@@ -31,7 +31,7 @@ def open_page(browser) -> Iterator:
         context = browser.new_context(viewport=options.pop("viewport", {"width": 1400, "height": 900}), **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(5000)
+        page.set_default_timeout(120_000)  # milliseconds; a busy machine may take long
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
+from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from limber_interp.config import LimberConfig, load_config
 from limber_interp.datasets import open_dataset
@@ -56,7 +59,7 @@ def alone() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-def interrupted(config: LimberConfig, data: Path | Encodings, out: Path, after: int) -> None:
+def interrupted(config: LimberConfig, data: Path | Encodings, out: Path, after: int, **more: Any) -> None:
     """A run that ends with an exception in the step after `after`, as a killed one would, but without its exit."""
 
     def stop(items, description):
@@ -66,7 +69,7 @@ def interrupted(config: LimberConfig, data: Path | Encodings, out: Path, after: 
             yield item
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, data, out, progress=stop)
+        train(config, data, out, progress=stop, **more)
 
 
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(captioned: Path, tmp_path: Path, config) -> None:
@@ -125,6 +128,89 @@ def test_another_run_is_not_continued(captioned: Path, tmp_path: Path, config, c
     assert "no whole checkpoint in it; training starts from the beginning" in caplog.text
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_other_data_of_the_same_count_are_not_gone_on_with(captioned: Path, tmp_path: Path, config, live: bool) -> None:
+    """They were accepted, and the loss jumped from 2 to 20."""
+    interrupted(config, captioned, tmp_path / "out", after=4, live=live)
+    words = Path(shutil.copytree(captioned, tmp_path / "words"))
+    record = words / "image_data/0/003.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "captions": ["A cat."]}))
+    told = r"step-00000003: of a run on other data than .*words: example 3 \(0/003\) has another name or other captions"
+    with pytest.raises(InputError, match=told):
+        train(config, words, tmp_path / "out", resume=True, live=live)
+    pictures = Path(shutil.copytree(captioned, tmp_path / "pictures"))
+    shutil.copy(pictures / "images/000.png", pictures / "images/008.png")
+    with pytest.raises(
+        InputError, match=r"other data than .*pictures: example 8 \(1/008\) has another image; give the same"
+    ):
+        train(config, pictures, tmp_path / "out", resume=True, live=live)
+    fewer = Path(shutil.copytree(captioned, tmp_path / "fewer"))
+    (fewer / "image_data/1/008.json").unlink()
+    with pytest.raises(InputError, match=r"of another run \(examples 9, now 8\)"):
+        train(config, fewer, tmp_path / "out", resume=True, live=live)
+
+
+def test_data_that_were_moved_are_the_same(captioned: Path, tmp_path: Path, config) -> None:
+    """And whether they are encoded beforehand or as they come. The times of the files are others too."""
+    expected = train(config, captioned, tmp_path / "whole").losses
+    interrupted(config, captioned, tmp_path / "out", after=4)
+    captioned.rename(tmp_path / "moved")
+    for file in (tmp_path / "moved").rglob("*"):
+        os.utime(file, (1e9, 1e9))
+    np.testing.assert_array_equal(train(config, tmp_path / "moved", tmp_path / "out", resume=True).losses, expected)
+    (tmp_path / "out/tiny.safetensors").unlink()
+    live = train(config, tmp_path / "moved", tmp_path / "out", resume=True, live=True).losses
+    assert live == pytest.approx(expected, rel=1e-2)
+
+
+def test_another_start_or_other_weights_are_not_gone_on_with(world, captioned: Path, tmp_path: Path, config) -> None:
+    """Of the frozen models the paths alone were compared, and of what training started from nothing."""
+    interrupted(config, captioned, tmp_path / "out", after=4)
+    with pytest.raises(InputError, match=r"of another run \(init None, now '[0-9a-f]{64}'\)"):
+        train(config, captioned, tmp_path / "out", resume=True, init=world.projection("clip"))
+    other = Path(shutil.copytree(world.encoder("clip"), tmp_path / "encoder"))
+    moved = config.model_copy(update={"encoder_weights": str(other)})
+    tensors = load_file(other / "model.safetensors")
+    save_file(
+        {name: 1.01 * t if t.is_floating_point() else t for name, t in tensors.items()}, other / "model.safetensors"
+    )
+    with pytest.raises(InputError, match="of a run on other data than .*: the encoder's weights are others"):
+        train(moved, captioned, tmp_path / "out", resume=True)
+    shutil.copy(world.encoder("clip") / "model.safetensors", other / "model.safetensors")
+    assert train(moved, captioned, tmp_path / "out", resume=True).steps == 9
+
+
+def test_a_checkpoint_that_knows_no_data_is_refused(captioned: Path, tmp_path: Path, config) -> None:
+    interrupted(config, captioned, tmp_path / "out", after=4)
+    contents = tmp_path / "out/tiny.checkpoints/step-00000003" / CONTENTS
+    record = json.loads(contents.read_text())
+    del record["state"]["data"]
+    contents.write_text(json.dumps(record))
+    with pytest.raises(InputError, match="step-00000003: does not say what data it was trained on: an earlier release"):
+        train(config, captioned, tmp_path / "out", resume=True)
+
+
+def test_tensorboard_forgets_the_steps_that_are_taken_again(captioned: Path, tmp_path: Path, config) -> None:
+    """They stood there twice."""
+    events = tmp_path / "events"
+    interrupted(config, captioned, tmp_path / "out", after=5, tensorboard=events)
+    run = train(config, captioned, tmp_path / "out", resume=True, tensorboard=events)
+    shown = EventAccumulator(str(events)).Reload().Scalars("loss")
+    assert [event.step for event in shown] == list(range(9))
+    np.testing.assert_allclose([event.value for event in shown], run.losses, rtol=1e-6)
+
+
+def test_a_run_that_was_cut_off_after_its_last_checkpoint_still_writes_its_projection(
+    captioned: Path, tmp_path: Path, config
+) -> None:
+    """No step is left to take then."""
+    whole = train(config, captioned, tmp_path / "out")
+    Path(whole.projection).unlink()
+    run = train(config, captioned, tmp_path / "out", resume=True)
+    np.testing.assert_array_equal(run.losses, whole.losses)
+    assert Path(run.projection).is_file()
+
+
 def test_a_pickle_in_a_checkpoint_does_not_run(captioned: Path, tmp_path: Path, config) -> None:
     class Attack:
         def __reduce__(self):
@@ -170,11 +256,19 @@ def test_a_killed_process_is_resumed(world, captioned: Path, tmp_path: Path, con
     out = tmp_path / "out"
     given = ["--config", str(world.config("clip")), "--data", str(captioned), "--batch-size", "4"]
     every = ["--save-every", "2", "--out", str(out)]
-    command = [sys.executable, "-m", "limber_interp.train", *given, *every, "--train-steps", "400"]
+    command = [
+        sys.executable,
+        "-m",
+        "limber_interp.train",
+        *given,
+        *every,
+        "--train-steps",
+        "1000000",
+    ]  # more than it has time for
     environment = alone()
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     checkpoints = Checkpoints(out / "clip.checkpoints")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not checkpoints.whole() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -1,5 +1,9 @@
+import itertools
 import json
-import time
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +21,10 @@ from limber_interp.models.limber import Limber, load
 from limber_interp.plotting.training import figure
 from limber_interp.records import Record
 from limber_interp.train import main
+from limber_interp.training import steps
 from limber_interp.training.data import order
 from limber_interp.training.engine import train
-from limber_interp.training.examples import Live, Stored, in_batches
+from limber_interp.training.examples import Live, Stored, in_batches, open_data
 from limber_interp.training.held_out import held_out_losses
 from limber_interp.weights import tensors_sha256
 
@@ -275,16 +280,156 @@ def test_command_draws_what_it_sees(world, folder: Path, tmp_path: Path, capsys:
     assert "caption tokens/s" in shown
 
 
-def test_a_run_that_waits_for_its_data_says_so(world, tiny, folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+class Clock:
+    """Counts a millisecond each time that it is read, and what is added to it: no machine makes it run faster."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "bound"), [(0.0, False), (0.5, True)])
+def test_a_run_that_waits_for_its_data_says_so(
+    world, tiny, folder: Path, tmp_path: Path, capsys, monkeypatch, seconds: float, bound: bool
+) -> None:
+    """It is read in the steps' own thread here, or the time that reading takes could pass while a step computes."""
     encode(tiny.encoder, open_dataset(folder), tmp_path / "e")
+    clock, read = Clock(), Encodings.encoding
+
+    def slowly(self, rows):
+        clock.now += seconds
+        return read(self, rows)
+
+    monkeypatch.setattr(Encodings, "encoding", slowly)
+    monkeypatch.setattr(steps, "time", clock)
+    monkeypatch.setattr(steps, "ahead", map)
     arguments = ["--config", str(world.config("clip")), "--data", str(tmp_path / "e"), "--train-steps", "6",
-                 "--batch-size", "4", "--out"]  # fmt: skip
-    assert main([*arguments, str(tmp_path / "fast")]) == 0
-    assert "bound by reading" not in capsys.readouterr().out
-    read = Encodings.encoding
-    monkeypatch.setattr(Encodings, "encoding", lambda self, rows: time.sleep(0.5) or read(self, rows))
-    assert main([*arguments, str(tmp_path / "slow")]) == 0
-    assert "bound by reading the data: encode it once" in capsys.readouterr().out
+                 "--batch-size", "4", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "run.json")]  # fmt: skip
+    assert main(arguments) == 0
+    assert ("bound by reading the data: encode it once" in capsys.readouterr().out) is bound
+    pace = json.loads((tmp_path / "run.json").read_text())["pace"]
+    assert pace["data_seconds"] == pytest.approx(seconds + 0.001)
+    assert pace["seconds"] == pytest.approx(seconds + 0.003)
+
+
+@pytest.mark.parametrize(("fails", "call"), [("evaluated", 2), ("watch", 4)])
+def test_what_fails_after_the_last_step_does_not_take_the_projection_with_it(
+    folder: Path, tmp_path: Path, config, fails: str, call: int
+) -> None:
+    """It was written last of all, so that an evaluation that failed lost it."""
+    config = config.model_copy(update={"train_steps": 4, "eval_every": 2})
+
+    calls = itertools.count(1)
+
+    def fail(*arguments: object) -> None:
+        if next(calls) == call:
+            raise OSError("no space left")
+
+    told = r"OSError: no space left; this came after the last step: the trained projection is in .*tiny.safetensors"
+    with pytest.raises(RuntimeError, match=told):
+        train(config, folder, tmp_path / "out", held_out=folder, ckpt=True, **{fails: fail})
+    whole = train(config, folder, tmp_path / "whole", held_out=folder)
+    saved, expected = (load(config, projection=tmp_path / f"{out}/tiny.safetensors") for out in ("out", "whole"))
+    torch.testing.assert_close(saved.projection.linear.weight, expected.projection.linear.weight, rtol=0, atol=0)
+    manifests = [model.projection.manifest["training"] for model in (saved, expected)]
+    assert [manifest["steps"] for manifest in manifests] == [4, 4]
+    assert [manifest["held_out"] for manifest in manifests] == [{}, whole.held_out]
+    assert (tmp_path / "out/tiny.ckpt").is_file()
+
+
+def test_a_failure_before_the_last_step_leaves_no_projection(folder: Path, tmp_path: Path, config) -> None:
+    def fail(course) -> None:
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="^no space left$"):
+        train(config, folder, tmp_path / "out", watch=fail)
+    assert not (tmp_path / "out/tiny.safetensors").exists()
+
+
+def test_held_out_examples_that_cannot_be_used_are_left_out(
+    world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken picture among them ended the run at its first sheet."""
+    unseen = Path(shutil.copytree(folder, tmp_path / "unseen"))
+    (unseen / "images/000.png").write_bytes(b"no image")
+    arguments = ["--config", str(world.config("clip")), "--data", str(folder), "--out", str(tmp_path / "out"), "--live",
+                 "--held-out", str(unseen), "--train-steps", "2", "--batch-size", "4", "--eval-every", "1"]  # fmt: skip
+    assert main(arguments) == 0
+    assert f"{unseen}: 1 of 9 examples cannot be used; the first: 0/000" in capsys.readouterr().err
+    assert len(list((tmp_path / "out/clip.sheets").iterdir())) == 2
+    for image in (unseen / "images").iterdir():
+        image.write_bytes(b"no image")
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 2
+    assert "none of its first 500 examples can be used as held-out data" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_second_training_into_a_folder_is_refused(folder: Path, tmp_path: Path, config) -> None:
+    """They wrote their lines into one log. Under another name it would share the encodings, and is refused too."""
+    config = config.model_copy(update={"train_steps": 2})
+    refused: list[str] = []
+
+    def second(course) -> None:
+        with pytest.raises(InputError, match="out: another training writes into it; wait for its end, or") as caught:
+            train(config.model_copy(update={"name": "other"}), folder, tmp_path / "out")
+        refused.append(str(caught.value))
+
+    train(config, folder, tmp_path / "out", watch=second)
+    assert len(refused) == 2
+    assert len(losses_of(tmp_path / "out/tiny.jsonl")) == 2
+    train(config.model_copy(update={"name": "other"}), folder, tmp_path / "out")
+
+
+def test_images_of_the_two_sources(world, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--images` served the training data alone, and was asked for where those of the held-out data were missing."""
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+        rows = [{"id": i, "file_name": f"{name}-{i}.png"} for i in range(4)]
+        for i, row in enumerate(rows):
+            shutil.copy(folder / f"images/00{2 * i}.png", tmp_path / name / row["file_name"])
+        told = [{"image_id": i, "caption": "A dog."} for i in range(4)]
+        (tmp_path / f"{name}.json").write_text(json.dumps({"images": rows, "annotations": told}))
+    arguments = ["--config", str(world.config("clip")), "--data", str(tmp_path / "train.json"), "--out",
+                 str(tmp_path / "out"), "--images", str(tmp_path / "train"), "--train-steps", "1", "--batch-size",
+                 "2"]  # fmt: skip
+    held_out = [*arguments, "--held-out", str(tmp_path / "val.json")]
+    assert main(held_out) == 2
+    assert "name their folder with --held-out-images" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*arguments, "--held-out-images", str(tmp_path / "val")]) == 2
+    assert "there are no held-out data; give --held-out PATH" in capsys.readouterr().err.splitlines()[-1]
+    assert main([*held_out, "--held-out-images", str(tmp_path / "val"), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["held_out"].keys() == {"right", "wrong", "none"}
+
+
+def test_encodings_take_no_folder_of_images(tiny: Limber, folder: Path, tmp_path: Path) -> None:
+    encode(tiny.encoder, open_dataset(folder), tmp_path / "e")
+    with pytest.raises(InputError, match=f"--images {folder}: .*e holds encodings, whose images are not opened"):
+        open_data(tmp_path / "e", folder)
+
+
+def test_without_deepspeed_the_closed_forms_run_and_training_says_what_to_install(
+    world, folder: Path, tmp_path: Path
+) -> None:
+    """All methods imported it, and training said so after everything had been loaded."""
+    given = ["--config", str(world.config("clip")), "--data", str(folder), "--out"]
+    program = f"""
+import sys
+sys.modules["deepspeed"] = None  # what is not installed cannot be imported either
+from limber_interp.train import main
+assert main([*{given}, {str(tmp_path / "ridge")!r}, "--method", "ridge"]) == 0
+assert main([*{given}, {str(tmp_path / "steps")!r}]) == 2
+assert main([*{given}, {str(tmp_path / "steps")!r}, "--dry-run"]) == 2
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HF_HUB_OFFLINE": "1"}
+    group = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
+    environment = {name: value for name, value in environment.items() if name not in group}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is not installed: pip install 'limber_interp[train]', or in a checkout") == 2
+    assert (tmp_path / "ridge/clip.safetensors").is_file()
+    assert not (tmp_path / "steps").exists()
 
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(world, folder: Path, tmp_path: Path, capsys) -> None:
