@@ -1,5 +1,6 @@
 """Train a config's projection: encoder and language model frozen, one linear layer between them."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from limber_interp.models.limber import Limber
     from limber_interp.training.steps import Course
 
+logger = logging.getLogger(__name__)
 ON_A_SHEET = 8  # held-out images, captioned at every evaluation
 
 
@@ -35,7 +37,7 @@ class Options(ModelOptions):
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Of COCO captions and tables, where the images are not beside them."""
     held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir."""
+    """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir, if it is there."""
     held_out_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The same as --images, for the held-out data."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
@@ -114,10 +116,9 @@ def train(options: Options) -> Report:
     config = options.training_config()
     if (data := options.data or config.train_dataset_dir) is None:
         raise InputError(f"config {config.name}: names no train_dataset_dir; give --data PATH")
-    held_out = options.held_out or config.eval_dataset_dir
-    if held_out is None and options.held_out_images is not None:
+    if options.held_out is None and options.held_out_images is not None:
         raise InputError(
-            f"--held-out-images {options.held_out_images}: there are no held-out data; give --held-out PATH"
+            f"--held-out-images {options.held_out_images}: of no held-out data that are named; give --held-out PATH"
         )
     from limber_interp.training.engine import train as train_projection
     from limber_interp.training.examples import open_data
@@ -133,7 +134,7 @@ def train(options: Options) -> Report:
 
         found = plan(config, source, bar, options.device, options.dtype, options.live)
         return Report(found, _planned(config, found), silent=not _first())
-    unseen = None if held_out is None else _unseen(held_out, options.held_out_images)
+    unseen = _unseen(options.held_out, options.held_out_images, config)
     record = train_projection(
         config,
         source,
@@ -160,14 +161,26 @@ def train(options: Options) -> Report:
     return Report(record, _shown(config, options.method, record), silent=not _first())
 
 
-def _unseen(held_out: str, images: Path | None) -> "Dataset | Encodings":
-    """The held-out data; what is wrong with them is said with their own option's name."""
+def _unseen(named: str | None, images: Path | None, config: LimberConfig) -> "Dataset | Encodings | None":
+    """The held-out data that are named, or the config's, if they are on this machine."""
     from limber_interp.training.examples import open_data
 
+    if named is not None:
+        try:
+            return open_data(named, images)
+        except InputError as error:  # it knows of one option for images, which is the training data's
+            raise InputError(str(error).replace("--images", "--held-out-images")) from error
+    if config.eval_dataset_dir is None:
+        return None
     try:
-        return open_data(held_out, images)
+        return open_data(config.eval_dataset_dir)
     except InputError as error:
-        raise InputError(str(error).replace("--images", "--held-out-images")) from error
+        if Path(config.eval_dataset_dir).exists():
+            raise
+        logger.warning(
+            "no held-out loss: the config's eval_dataset_dir cannot be used (%s); --held-out names one", error
+        )
+        return None
 
 
 def _shown(config: LimberConfig, method: str, record: TrainingRun) -> tuple:

@@ -30,13 +30,14 @@ def held_out_losses(model: Limber, batches: Iterable[Told]) -> dict[str, float]:
             shown = encoding.roll(-1, 0) if kind == "wrong" else encoding
             kept = labels.clone()
             kept[:, 0] = IGNORED  # without an image nothing stands before the first token: leave it out of all three
+            if not (kept != IGNORED).any():  # and the context had room for no other
+                continue
             if kind == "none":
                 soft_prompt, seen, kept = model.lm.W_E[ids[:, :1]], ids[:, 1:], kept[:, 1:]
             else:
                 soft_prompt, seen = model.projection(shown.to(model.device).float()), ids
-            if not (count := int((kept != IGNORED).sum())):
-                continue
             loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
+            count = int((kept != IGNORED).sum())
             totals[kind] += loss.item() * count
             tokens[kind] += count
     return {kind: totals[kind] / tokens[kind] for kind in totals if tokens[kind]}

@@ -140,6 +140,7 @@ class Steps:
         self.config: LimberConfig = model.config
         self.limit: int = room(model, examples.n_positions)
         self.layer = _trainable(model, examples)
+        ranks.wait()  # DeepSpeed's own groups have less patience than the one that waits here
         self.engine = _engine(self.layer, self.config, ranks)
         self.chooser = np.random.default_rng(self.config.seed + 1)
         self.checkpointing = Checkpointing(self.config.gradient_checkpointing)

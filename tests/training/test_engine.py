@@ -398,7 +398,7 @@ def test_images_of_the_two_sources(world, folder: Path, tmp_path: Path, capsys: 
     assert main(held_out) == 2
     assert "name their folder with --held-out-images" in capsys.readouterr().err.splitlines()[-1]
     assert main([*arguments, "--held-out-images", str(tmp_path / "val")]) == 2
-    assert "there are no held-out data; give --held-out PATH" in capsys.readouterr().err.splitlines()[-1]
+    assert "of no held-out data that are named; give --held-out PATH" in capsys.readouterr().err.splitlines()[-1]
     assert main([*held_out, "--held-out-images", str(tmp_path / "val"), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["held_out"].keys() == {"right", "wrong", "none"}
 
