@@ -100,6 +100,14 @@ def test_who_imports_deepspeed():
     assert users <= {f"training/{name}.py" for name in ("steps", "ranks", "checkpoints")}
 
 
+def test_deepspeed_is_imported_where_it_is_used():
+    """Never by a module's head: the closed forms, and whoever imports the engine, need none."""
+    for path in FILES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [alias.name for alias in getattr(node, "names", [])] + [getattr(node, "module", None) or ""]
+            assert not any(name.partition(".")[0] == "deepspeed" for name in names), path
+
+
 def test_the_package_does_not_know_its_experiments():
     for path in FILES:
         assert not {module.partition(".")[0] for module in imports(path)} & {"experiments", "notebooks", "tests"}, path

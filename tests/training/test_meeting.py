@@ -37,7 +37,7 @@ try:
             while not gave_up.exists() and time.monotonic() < until:
                 time.sleep(0.05)
         elif ranks.first:
-            time.sleep(3)
+            time.sleep(2)
 except RuntimeError as error:
     if not ranks.first:
         gave_up.write_text(str(error))
