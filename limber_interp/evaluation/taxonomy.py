@@ -67,11 +67,16 @@ class Taxonomy(ABC):
     def wordnet(path: str | Path | None = None) -> "Taxonomy":
         """WordNet's nouns, read by nltk; nothing is downloaded.
 
-        A noun has many senses, and what a caption means by it is not known: `wu_palmer` is the highest over all pairs
-        of senses, by nltk's `wup_similarity`. So rare senses make words near, and the chance level is high: in WordNet
-        3.0 dog and car have 0.67, as a dog is an andiron too, dog and cat 0.86, and any two of the embedded suite's
-        hundred nouns 0.53 on average (in its own tree 0.36). Where more than one way leads up to c, nltk takes the
-        longest for depth(c) and the shortest down from it.
+        A noun has many senses, and what a caption means by it is not known; and a sense can have several ways up to the
+        root. `wu_palmer` is the highest over all pairs of senses and over all ways up: for every node c above both
+        senses (a sense counts as above itself), the longest way from the root gives depth(c), and the shortest ways
+        down from c give the depths of the two. In a tree this is the definition; it is the same in both directions,
+        and 1 for two words of one sense. nltk's own `wup_similarity` is neither: it chooses c by another depth than it
+        counts with, so that girl and woman have 0.67 or 0.95 by which is asked first (here 0.95), and dog and domestic
+        dog, one sense, 0.93.
+        Rare senses make words near, and the chance level is high: in WordNet 3.0 dog and car have 0.67, as a dog is an
+        andiron too, dog and cat 0.86, and any two of the embedded suite's hundred nouns 0.53 on average (in its own
+        tree 0.36).
         The category is the lexicographer's file of the first, most frequent sense (`animal`, `food`, `artifact`, …);
         the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own.
 
@@ -121,6 +126,7 @@ class _WordNet(Taxonomy):
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._known: dict[tuple[str, ...], float] = {}  # a comparison takes milliseconds, and they recur
+        self._above: dict[Any, dict[Any, int]] = {}
 
     def __contains__(self, noun: object) -> bool:
         return isinstance(noun, str) and bool(self._synsets(noun))
@@ -138,9 +144,24 @@ class _WordNet(Taxonomy):
         pair = tuple(sorted((a, b)))
         if pair not in self._known:
             senses = self._senses(pair[0]), self._senses(pair[1])
-            found = (one.wup_similarity(other) or 0.0 for one in senses[0] for other in senses[1])
-            self._known[pair] = 1.0 if a == b else max(found)
+            self._known[pair] = max(self._similarity(one, other) for one in senses[0] for other in senses[1])
         return self._known[pair]
+
+    def _similarity(self, one: Any, other: Any) -> float:
+        steps = self._steps_up(one), self._steps_up(other)
+        found = [
+            2 * depth / (2 * depth + steps[0][node] + steps[1][node])
+            for node in steps[0].keys() & steps[1].keys()
+            for depth in (node.max_depth() + 1,)  # nltk counts the root as 0
+        ]
+        return max(found, default=0.0)  # nothing is above both in WordNet 1.6, which has no single root
+
+    def _steps_up(self, sense: Any) -> dict[Any, int]:
+        """The nodes above a sense, itself among them, and the fewest steps up to each."""
+        if sense not in self._above:
+            ascending = sorted(sense.hypernym_distances(), key=lambda found: -found[1])
+            self._above[sense] = dict(ascending)  # of a node that is reached in several ways the nearest is the last
+        return self._above[sense]
 
     def _synsets(self, noun: str) -> list[Any]:
         return self._reader.synsets(noun.replace(" ", "_"), "n")
