@@ -1,12 +1,14 @@
 """Which noun is near which: how much of their way down from the root of a taxonomy two words share."""
 
 import json
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from limber_interp.errors import InputError
+from limber_interp.evaluation.spelling import spelt, without_accents
 from limber_interp.resources import resolve
 
 EMBEDDED = "limber_weights/emoji/taxonomy.json"  # of the embedded suite: see `Taxonomy.read`, `Lexicon.read`
@@ -78,7 +80,8 @@ class Taxonomy(ABC):
         andiron too, dog and cat 0.86, and any two of the embedded suite's hundred nouns 0.53 on average (in its own
         tree 0.36).
         The category is the lexicographer's file of the first, most frequent sense (`animal`, `food`, `artifact`, …);
-        the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own.
+        the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own. It has no
+        accents: `cafés` are `cafe`.
 
         Args:
             path: a folder that holds `corpora/wordnet` or `corpora/wordnet.zip`, as nltk's data folders do, looked into
@@ -134,8 +137,10 @@ class _WordNet(Taxonomy):
     def lemma(self, word: str) -> str:
         if word.endswith("men") and word[:-3] + "man" in self:
             return word[:-3] + "man"
-        base = self._reader.morphy(word.replace(" ", "_"), "n")
-        return base.replace("_", " ") if base else word
+        for spelling in (word, without_accents(word)):  # WordNet writes `cafe` and `pinata`
+            if base := self._reader.morphy(spelling.replace(" ", "_"), "n"):
+                return base.replace("_", " ")
+        return word
 
     def category(self, noun: str) -> str:
         return self._senses(noun)[0].lexname().removeprefix("noun.")
@@ -182,7 +187,7 @@ def regular_forms(word: str) -> Iterator[str]:
 
 
 def read_groups(path: str | Path, key: str) -> dict[str, Any]:
-    """The nested groups of words under a key of a JSON file.
+    """The nested groups of words under a key of a JSON file; words in lower case, whatever the file has.
 
     Raises:
         InputError: no such file, or other things than groups of words under the key.
@@ -193,7 +198,14 @@ def read_groups(path: str | Path, key: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{found}: no groups of words under {key!r}: {error!r}") from error
     check_groups(groups, f"{found}: {key!r}")
-    return groups
+    return _spelt(groups)
+
+
+def _spelt(groups: Any) -> Any:
+    """The same groups, their words spelt as they are looked for: in lower case, accents in one piece."""
+    if isinstance(groups, Mapping):
+        return {name: _spelt(below) for name, below in groups.items()}
+    return [spelt(word.lower()) for word in groups]
 
 
 def check_groups(groups: object, what: str) -> None:
@@ -223,7 +235,7 @@ def from_nltk(load: Callable[[], T], what: str, resource: str, path: str | Path 
     """Something of nltk's with its data, looked for in nltk's own folders, or in the one named before these.
 
     Raises:
-        InputError: nltk is not installed, or the data is not there: in one line, which and where to put it.
+        InputError: nltk is not installed, or the data is not there or broken: in one line, which and where to put it.
     """
     try:
         import nltk.data
@@ -242,6 +254,10 @@ def from_nltk(load: Callable[[], T], what: str, resource: str, path: str | Path 
         return load()
     except (LookupError, OSError) as error:
         raise InputError(f"{what}: nltk's `{name}` is not there; run `python -m nltk.downloader {name}`") from error
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{what}: nltk's `{name}` is broken; run `python -m nltk.downloader -f {name}`: {error}"
+        ) from error
 
 
 def _wordnet_reader() -> Any:
@@ -252,4 +268,7 @@ def _wordnet_reader() -> Any:
     others = LazyCorpusLoader("omw-1.4", CorpusReader, r".*/wn-data-.*\.tab")
     reader = LazyCorpusLoader("wordnet", WordNetCorpusReader, others)
     reader.ensure_loaded()
+    reader.synsets(
+        "entity", "n"
+    )  # the root: opens the data, whose files are otherwise missed in the middle of the work
     return reader

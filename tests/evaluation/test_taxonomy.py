@@ -252,6 +252,7 @@ def test_lemmas_and_categories_of_wordnet(wordnet: Taxonomy) -> None:
     assert [wordnet.lemma(word) for word in ("dogs", "polar bears", "men", "cat", "unicorns")] == [
         "dog", "polar bear", "man", "cat", "unicorns"
     ]  # fmt: skip
+    assert [wordnet.lemma(word) for word in ("cafe", "cafés", "piñata")] == ["cafe", "cafe", "piñata"]
     assert wordnet.category("dog") == "animal"  # of the first sense
     assert wordnet.category("car") == "artifact"
 
