@@ -65,6 +65,27 @@ def test_all_or_none_is_no_certainty(share: int):
     assert sorted((abs(found.low - share), abs(found.high - share))) == pytest.approx([0, 3.8415 / 27.8415], abs=1e-4)
 
 
+@pytest.mark.parametrize("weights", [1, 3])
+def test_all_or_none_of_a_metric_of_another_range(weights: int):
+    """The share's interval was given to CIDEr-D too, which lies between 0 and 10: 0 in 24 images was as sure as
+    [0, 0.138], where ten times as much cannot be excluded: a caption in seven of 10 points, and none among 24."""
+    zeros, n = np.zeros(24), np.full(24, weights)
+    low, high = 0, 3.8415 / 27.8415
+    found = bootstrap_ratio(zeros, n, bounds=(0.0, 10.0))
+    assert (found.value, found.low, found.high) == pytest.approx((0, 10 * low, 10 * high), abs=1e-3)
+    found = bootstrap_ratio(10 * n, n, bounds=(0.0, 10.0))
+    assert (found.value, found.low, found.high) == pytest.approx((10, 10 - 10 * high, 10), abs=1e-3)
+    found = bootstrap_ratio(-n, n, bounds=(-1.0, 1.0))  # as a cosine: the range is 2 wide
+    assert (found.value, found.low, found.high) == pytest.approx((-1, -1, -1 + 2 * high), abs=1e-3)
+    assert bootstrap(zeros) == bootstrap(zeros, bounds=(0.0, 1.0))
+
+
+def test_ones_are_nothing_special_to_a_metric_of_another_range():
+    for value, bounds in ((1, (0.0, 10.0)), (0, (-1.0, 1.0)), (0, None), (1, None)):
+        found = bootstrap(np.full(24, value), bounds=bounds)
+        assert (found.value, found.low, found.high) == (value, value, value)
+
+
 def test_a_constant_of_another_value():
     found = bootstrap(np.full(5, 0.3))
     assert (found.low, found.high) == (found.value, found.value) == pytest.approx((0.3, 0.3))
