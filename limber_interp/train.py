@@ -1,5 +1,6 @@
 """Train a config's projection: encoder and language model frozen, one linear layer between them."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from limber_interp.models.limber import Limber
     from limber_interp.training.steps import Course
 
+logger = logging.getLogger(__name__)
 ON_A_SHEET = 8  # held-out images, captioned at every evaluation
 
 
@@ -35,7 +37,7 @@ class Options(ModelOptions):
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """Of COCO captions and tables, where the images are not beside them."""
     held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir."""
+    """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir, if it is there."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the data than this cannot be used; what is left out is listed in <config>.rejected.jsonl."""
     encodings: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -112,7 +114,6 @@ def train(options: Options) -> Report:
     config = options.training_config()
     if (data := options.data or config.train_dataset_dir) is None:
         raise InputError(f"config {config.name}: names no train_dataset_dir; give --data PATH")
-    held_out = options.held_out or config.eval_dataset_dir
     from limber_interp.training.engine import train as train_projection
     from limber_interp.training.examples import open_data
 
@@ -127,7 +128,7 @@ def train(options: Options) -> Report:
 
         found = plan(config, source, bar, options.device, options.dtype, options.live)
         return Report(found, _planned(config, found), silent=not _first())
-    unseen = None if held_out is None else open_data(held_out)
+    unseen = _unseen(options.held_out, config)
     record = train_projection(
         config,
         source,
@@ -152,6 +153,23 @@ def train(options: Options) -> Report:
 
         figure(record, options.figure)
     return Report(record, _shown(config, options.method, record), silent=not _first())
+
+
+def _unseen(named: str | None, config: LimberConfig) -> "Dataset | Encodings | None":
+    """The held-out data that are named, or the config's, if they are on this machine."""
+    from limber_interp.training.examples import open_data
+
+    if named is not None or config.eval_dataset_dir is None:
+        return None if named is None else open_data(named)
+    try:
+        return open_data(config.eval_dataset_dir)
+    except InputError as error:
+        if Path(config.eval_dataset_dir).exists():
+            raise
+        logger.warning(
+            "no held-out loss: the config's eval_dataset_dir cannot be used (%s); --held-out names one", error
+        )
+        return None
 
 
 def _shown(config: LimberConfig, method: str, record: TrainingRun) -> tuple:
