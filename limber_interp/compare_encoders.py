@@ -166,19 +166,20 @@ def tables(record: Comparison) -> Iterator[Table]:
 
 
 def _headlines(record: Comparison) -> Table:
+    metrics = record.headlines or record.metrics
     n_images = len(record.images)
     table = result_table(f"{printable(record.data)}: {n_images} images, estimates with 95 % intervals")
     table.add_column("entry")
-    for metric in record.headlines:
+    for metric in metrics:
         table.add_column(f"{metric.label}{' ↓' if metric.direction < 0 else ''}", justify="right")
     for entry in record.entries:
         cells = []
-        for metric in record.headlines:
+        for metric in metrics:
             score = record.score(entry.name, metric.name)
             star = "*" if record.best(metric.name) == entry.name else ""
             cells.append("-" if score is None else f"{star}{_cell(score)}")
         table.add_row(printable(entry.name), *cells)
-    chances = {metric.chance: metric.label for metric in reversed(record.headlines) if metric.chance}
+    chances = {metric.chance: metric.label for metric in reversed(metrics) if metric.chance}
     lines = ["* best. After | the chance level", *(f"{label}: {chance}" for chance, label in reversed(chances.items()))]
     table.caption = "\n".join(lines)
     return table

@@ -105,7 +105,9 @@ def measure_clip_scores(
     partners: Int[np.ndarray, " images"],
 ) -> list[Measured]:
     """CLIPScore and RefCLIPScore of each entry's captions; arguments as in `measure_captions`."""
-    seen, asked = scorer.images(images), scorer.references(references)
+    # One without a word is most like a caption that says nothing
+    with_words = [[text for text in of_image if tokens(text)] or list(of_image) for of_image in references]
+    seen, asked = scorer.images(images), scorer.references(with_words)
     others, asked_others = seen[torch.from_numpy(partners)], [asked[partner] for partner in partners]
     said = [scorer.texts(captions) for captions in told]
     plain = [(clip_score(seen, of), clip_score(others, of)) for of in said]
