@@ -34,15 +34,18 @@ class Options(OutputOptions):
     data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Captioned images: LIMBER's folder, COCO or NoCaps captions .json, .tar, .csv; by default the bundled scenes."""
     images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Of COCO captions, VQA's questions and tables, where the images are not beside them."""
+    """Of --data, where it is COCO captions or a table and the images are not beside it."""
     questions: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """VQA v2's questions .json, or LIMBER's folder with questions; by default those of --data."""
     annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """VQA v2's answers, where they are not beside the questions."""
+    question_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Of --questions, where the images of VQA's are not beside them."""
     max_questions: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """The first ones only: each is answered by every entry, with every number of shots."""
-    tasks: Annotated[str, tyro.conf.arg(metavar="TASK,TASK")] = "caption,categories,properties,probe,vqa"
-    """Some of these."""
+    tasks: Annotated[str | None, tyro.conf.arg(metavar="TASK,TASK")] = None
+    """Some of caption, categories, properties, probe, vqa; by default all that the data can serve: the others are
+    named."""
     shots: Annotated[str, tyro.conf.arg(metavar="N,N")] = "0,1,2,4"
     """Answered questions on other images, before each question."""
     prompt: str = "A picture of"
@@ -83,6 +86,10 @@ class Options(OutputOptions):
         embedded = [name for name in config_names() if name.startswith(EMBEDDED)]
         return tuple(sorted(embedded, key=lambda name: name != DEFAULT_CONFIG))  # the mean image is the first one's
 
+    def chosen_tasks(self) -> tuple[str, ...] | None:
+        """None: those that the data can serve."""
+        return None if self.tasks is None else tuple(task.strip() for task in self.tasks.split(",") if task.strip())
+
     def chosen_shots(self) -> tuple[int, ...]:
         try:
             return tuple(int(n) for n in self.shots.split(","))
@@ -115,7 +122,7 @@ def compare_encoders(options: Options) -> Report:
     record = compare(
         options.chosen(),
         options.data,
-        tuple(task for task in options.tasks.split(",") if task),
+        options.chosen_tasks(),
         out=options.out,
         prompt=options.prompt,
         max_new_tokens=options.max_new_tokens,
@@ -124,6 +131,7 @@ def compare_encoders(options: Options) -> Report:
         max_rejected=share_of("--max-rejected", options.max_rejected),
         questions=options.questions,
         annotations=options.annotations,
+        question_images=options.question_images,
         max_questions=options.max_questions,
         shots=options.chosen_shots(),
         words=options.words,
@@ -158,19 +166,20 @@ def tables(record: Comparison) -> Iterator[Table]:
 
 
 def _headlines(record: Comparison) -> Table:
+    metrics = record.headlines or record.metrics
     n_images = len(record.images)
     table = result_table(f"{printable(record.data)}: {n_images} images, estimates with 95 % intervals")
     table.add_column("entry")
-    for metric in record.headlines:
+    for metric in metrics:
         table.add_column(f"{metric.label}{' ↓' if metric.direction < 0 else ''}", justify="right")
     for entry in record.entries:
         cells = []
-        for metric in record.headlines:
+        for metric in metrics:
             score = record.score(entry.name, metric.name)
             star = "*" if record.best(metric.name) == entry.name else ""
             cells.append("-" if score is None else f"{star}{_cell(score)}")
         table.add_row(printable(entry.name), *cells)
-    chances = {metric.chance: metric.label for metric in reversed(record.headlines) if metric.chance}
+    chances = {metric.chance: metric.label for metric in reversed(metrics) if metric.chance}
     lines = ["* best. After | the chance level", *(f"{label}: {chance}" for chance, label in reversed(chances.items()))]
     table.caption = "\n".join(lines)
     return table

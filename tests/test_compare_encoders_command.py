@@ -2,6 +2,7 @@ import json
 import sys
 from pathlib import Path
 
+import nltk.data
 import pytest
 
 from limber_interp.compare_encoders import Options, main
@@ -35,6 +36,23 @@ def test_table_json_and_record(given, folder: Path, tmp_path: Path, capsys) -> N
     assert "CIDEr-D" in (tmp_path / "out.svg").read_text()
     assert "Encoders compared" in (tmp_path / "out.html").read_text(encoding="utf-8")
     assert "Traceback" not in said
+
+
+def test_tasks_that_the_data_cannot_serve_are_named(given, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(nltk.data, "path", [])
+    page = tmp_path / "out.html"
+    assert main([*given, "--max-images", "3", "--html", str(page), "--json", str(tmp_path / "out.json")]) == 0
+    shown, said = capsys.readouterr()
+    told = page.read_text(encoding="utf-8")
+    notes = json.loads((tmp_path / "out.json").read_text())["notes"]
+    for task in ("categories", "properties", "vqa"):
+        line = f"the task {task} is left out: "
+        assert line in shown
+        assert line in said
+        assert line in told
+        assert any(note.startswith(line) for note in notes)
+    assert main([*given, "--tasks", "caption, vqa"]) == 2  # named by hand it is refused
+    assert "no question with an answer" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_json_alone_on_standard_output(given, capsys) -> None:

@@ -151,7 +151,9 @@ def _find_images(path: Path, names: tuple[str, str], images: str | Path | None, 
             if (folder / name).is_file():
                 return folder, style
     if images is None:
-        raise InputError(f"{path}: its images ({names[0]} …) are not beside it; name their folder with --images")
+        raise InputError(
+            f"{path}: its images ({names[0]} …) are not beside it; name their folder with --question-images"
+        )
     if not Path(images).is_dir():
         raise InputError(f"{images}: no such folder of images")
     return Path(images), 0  # the first may be the only one that is missing

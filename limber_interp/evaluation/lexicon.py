@@ -1,12 +1,14 @@
 """Which words and phrases of captions stand for nouns, modifiers and relations."""
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from limber_interp.errors import InputError
+from limber_interp.evaluation.spelling import spelt
 from limber_interp.evaluation.taxonomy import EMBEDDED, Taxonomy, from_nltk, read_groups, ways
 
 KINDS = ("nouns", "modifiers", "relations")
@@ -43,12 +45,12 @@ class Lexicon:
     """Words and phrases to be found in captions; each is of one kind.
 
     Args:
-        entries: by the word or phrase as it is written, in lower case.
+        entries: by the word or phrase as it is written; case and the way in which accents are typed do not matter.
         lemma: gives a word's base form, tried where the word as written is no entry. A taxonomy's, usually.
     """
 
     def __init__(self, entries: Mapping[str, Entry], lemma: Callable[[str], str]) -> None:
-        self.entries = dict(entries)
+        self.entries = {" ".join(tokens(phrase)): entry for phrase, entry in entries.items()}
         self.lemma = lemma
         self.longest = max((len(phrase.split()) for phrase in self.entries), default=0)
 
@@ -79,13 +81,12 @@ class Lexicon:
         captions.
 
         Args:
-            tag: tokens → (token, Penn Treebank tag) each; None: nltk's averaged perceptron, its data where nltk looks
-                or in the folder that `Taxonomy.wordnet` was given.
+            tag: tokens → (token, Penn Treebank tag) each; None: `perceptron`.
 
         Raises:
             InputError: nltk or its data is not there.
         """
-        tag = tag or from_nltk(_perceptron, "tagging captions", "taggers/averaged_perceptron_tagger_eng", None)
+        tag = tag or perceptron()
         seen: dict[str, Counter[Entry]] = defaultdict(Counter)
         for caption in captions:
             for token, part in tag(tokens(caption)):
@@ -123,8 +124,25 @@ class Lexicon:
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation; `t-shirt` and `dog's` are one each."""
-    return re.findall(r"[a-z0-9]+(?:['-][a-z0-9]+)*", text.lower())
+    """The words of a text in lower case, without punctuation; `t-shirt`, `dog's` and `piñata` are one each.
+
+    A letter with its accents is one character wherever Unicode has it so: see `spelt`.
+    """
+    shown, in_word = [], False
+    for char in spelt(text.lower()):
+        # Letters and digits of any script, and the marks that belong to the letter before them
+        in_word = char.isalnum() or (in_word and unicodedata.category(char).startswith("M"))
+        shown.append(char if in_word or char in "'-" else " ")
+    return re.findall(r"[^\s'-]+(?:['-][^\s'-]+)*", "".join(shown))
+
+
+def perceptron() -> Tagger:
+    """nltk's averaged perceptron, its data where nltk looks or in the folder that `Taxonomy.wordnet` was given.
+
+    Raises:
+        InputError: nltk or its data is not there.
+    """
+    return from_nltk(_perceptron, "tagging captions", "taggers/averaged_perceptron_tagger_eng", None)
 
 
 def _perceptron() -> Tagger:

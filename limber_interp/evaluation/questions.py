@@ -19,6 +19,7 @@ from limber_interp.models.limber import Limber
 from limber_interp.records import Answer
 
 Shots = Sequence[Question]
+MAX_NEW_TOKENS = 10
 SoftPromptOf = Callable[[Path | bytes], Tensor]  # image -> (prompt_pos, d_model)
 
 
@@ -124,7 +125,7 @@ def answers(
     shots: Sequence[Shots],
     soft_prompt_of: SoftPromptOf | None,
     template: Template = DEFAULT_TEMPLATE,
-    max_new_tokens: int = 10,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 32,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> list[Answer]:
@@ -147,7 +148,7 @@ def answers(
     if not questions:
         raise InputError("no question given")
     n_image = 0 if soft_prompt_of is None else len(soft_prompt_of(questions[0].image))
-    _check_fit(model, questions, shots, n_image, template, max_new_tokens)
+    check_fit(model, questions, shots, n_image, template, max_new_tokens)
     stops = model.vocabulary.containing(template.stops)
     found = []
     for start in progress(range(0, len(questions), batch_size)):
@@ -173,14 +174,23 @@ def answers(
     return found
 
 
-def _check_fit(
+def check_fit(
     model: Limber,
     questions: Sequence[Question],
     shots: Sequence[Shots],
     n_image: int,
-    template: Template,
-    max_new_tokens: int,
+    template: Template = DEFAULT_TEMPLATE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> None:
+    """Whether each question has room in the language model, with its shots and its answer.
+
+    Args:
+        n_image: positions of an image's soft prompt; 0 for the blind control.
+
+    Raises:
+        InputError: one has not; how many shots fit is said.
+    """
+
     @cache
     def length(text: str) -> int:
         return len(model.vocabulary.encode(text))

@@ -1,12 +1,14 @@
 """Which noun is near which: how much of their way down from the root of a taxonomy two words share."""
 
 import json
+import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from limber_interp.errors import InputError
+from limber_interp.evaluation.spelling import spelt, without_accents
 from limber_interp.resources import resolve
 
 EMBEDDED = "limber_weights/emoji/taxonomy.json"  # of the embedded suite: see `Taxonomy.read`, `Lexicon.read`
@@ -67,13 +69,19 @@ class Taxonomy(ABC):
     def wordnet(path: str | Path | None = None) -> "Taxonomy":
         """WordNet's nouns, read by nltk; nothing is downloaded.
 
-        A noun has many senses, and what a caption means by it is not known: `wu_palmer` is the highest over all pairs
-        of senses, by nltk's `wup_similarity`. So rare senses make words near, and the chance level is high: in WordNet
-        3.0 dog and car have 0.67, as a dog is an andiron too, dog and cat 0.86, and any two of the embedded suite's
-        hundred nouns 0.53 on average (in its own tree 0.36). Where more than one way leads up to c, nltk takes the
-        longest for depth(c) and the shortest down from it.
+        A noun has many senses, and what a caption means by it is not known; and a sense can have several ways up to the
+        root. `wu_palmer` is the highest over all pairs of senses and over all ways up: for every node c above both
+        senses (a sense counts as above itself), the longest way from the root gives depth(c), and the shortest ways
+        down from c give the depths of the two. In a tree this is the definition; it is the same in both directions,
+        and 1 for two words of one sense. nltk's own `wup_similarity` is neither: it chooses c by another depth than it
+        counts with, so that girl and woman have 0.67 or 0.95 by which is asked first (here 0.95), and dog and domestic
+        dog, one sense, 0.93.
+        Rare senses make words near, and the chance level is high: in WordNet 3.0 dog and car have 0.67, as a dog is an
+        andiron too, dog and cat 0.86, and any two of the embedded suite's hundred nouns 0.53 on average (in its own
+        tree 0.36).
         The category is the lexicographer's file of the first, most frequent sense (`animal`, `food`, `artifact`, …);
-        the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own.
+        the base form is `morphy`'s, but `men` is `man`: WordNet has men, a work force, as a word of its own. It has no
+        accents: `cafés` are `cafe`.
 
         Args:
             path: a folder that holds `corpora/wordnet` or `corpora/wordnet.zip`, as nltk's data folders do, looked into
@@ -121,6 +129,7 @@ class _WordNet(Taxonomy):
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self._known: dict[tuple[str, ...], float] = {}  # a comparison takes milliseconds, and they recur
+        self._above: dict[Any, dict[Any, int]] = {}
 
     def __contains__(self, noun: object) -> bool:
         return isinstance(noun, str) and bool(self._synsets(noun))
@@ -128,8 +137,10 @@ class _WordNet(Taxonomy):
     def lemma(self, word: str) -> str:
         if word.endswith("men") and word[:-3] + "man" in self:
             return word[:-3] + "man"
-        base = self._reader.morphy(word.replace(" ", "_"), "n")
-        return base.replace("_", " ") if base else word
+        for spelling in (word, without_accents(word)):  # WordNet writes `cafe` and `pinata`
+            if base := self._reader.morphy(spelling.replace(" ", "_"), "n"):
+                return base.replace("_", " ")
+        return word
 
     def category(self, noun: str) -> str:
         return self._senses(noun)[0].lexname().removeprefix("noun.")
@@ -138,9 +149,24 @@ class _WordNet(Taxonomy):
         pair = tuple(sorted((a, b)))
         if pair not in self._known:
             senses = self._senses(pair[0]), self._senses(pair[1])
-            found = (one.wup_similarity(other) or 0.0 for one in senses[0] for other in senses[1])
-            self._known[pair] = 1.0 if a == b else max(found)
+            self._known[pair] = max(self._similarity(one, other) for one in senses[0] for other in senses[1])
         return self._known[pair]
+
+    def _similarity(self, one: Any, other: Any) -> float:
+        steps = self._steps_up(one), self._steps_up(other)
+        found = [
+            2 * depth / (2 * depth + steps[0][node] + steps[1][node])
+            for node in steps[0].keys() & steps[1].keys()
+            for depth in (node.max_depth() + 1,)  # nltk counts the root as 0
+        ]
+        return max(found, default=0.0)  # nothing is above both in WordNet 1.6, which has no single root
+
+    def _steps_up(self, sense: Any) -> dict[Any, int]:
+        """The nodes above a sense, itself among them, and the fewest steps up to each."""
+        if sense not in self._above:
+            ascending = sorted(sense.hypernym_distances(), key=lambda found: -found[1])
+            self._above[sense] = dict(ascending)  # of a node that is reached in several ways the nearest is the last
+        return self._above[sense]
 
     def _synsets(self, noun: str) -> list[Any]:
         return self._reader.synsets(noun.replace(" ", "_"), "n")
@@ -161,7 +187,7 @@ def regular_forms(word: str) -> Iterator[str]:
 
 
 def read_groups(path: str | Path, key: str) -> dict[str, Any]:
-    """The nested groups of words under a key of a JSON file.
+    """The nested groups of words under a key of a JSON file; words in lower case, whatever the file has.
 
     Raises:
         InputError: no such file, or other things than groups of words under the key.
@@ -172,7 +198,14 @@ def read_groups(path: str | Path, key: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{found}: no groups of words under {key!r}: {error!r}") from error
     check_groups(groups, f"{found}: {key!r}")
-    return groups
+    return _spelt(groups)
+
+
+def _spelt(groups: Any) -> Any:
+    """The same groups, their words spelt as they are looked for: in lower case, accents in one piece."""
+    if isinstance(groups, Mapping):
+        return {name: _spelt(below) for name, below in groups.items()}
+    return [spelt(word.lower()) for word in groups]
 
 
 def check_groups(groups: object, what: str) -> None:
@@ -202,7 +235,7 @@ def from_nltk(load: Callable[[], T], what: str, resource: str, path: str | Path 
     """Something of nltk's with its data, looked for in nltk's own folders, or in the one named before these.
 
     Raises:
-        InputError: nltk is not installed, or the data is not there: in one line, which and where to put it.
+        InputError: nltk is not installed, or the data is not there or broken: in one line, which and where to put it.
     """
     try:
         import nltk.data
@@ -221,6 +254,10 @@ def from_nltk(load: Callable[[], T], what: str, resource: str, path: str | Path 
         return load()
     except (LookupError, OSError) as error:
         raise InputError(f"{what}: nltk's `{name}` is not there; run `python -m nltk.downloader {name}`") from error
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise InputError(
+            f"{what}: nltk's `{name}` is broken; run `python -m nltk.downloader -f {name}`: {error}"
+        ) from error
 
 
 def _wordnet_reader() -> Any:
@@ -231,4 +268,7 @@ def _wordnet_reader() -> Any:
     others = LazyCorpusLoader("omw-1.4", CorpusReader, r".*/wn-data-.*\.tab")
     reader = LazyCorpusLoader("wordnet", WordNetCorpusReader, others)
     reader.ensure_loaded()
+    reader.synsets(
+        "entity", "n"
+    )  # the root: opens the data, whose files are otherwise missed in the middle of the work
     return reader

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from limber_interp.errors import InputError
+from limber_interp.evaluation.spelling import spelt
 
 ARTICLES = frozenset({"a", "an", "the"})
 NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"}
@@ -30,9 +31,10 @@ def normalise_answer(answer: str) -> str:
     contractions with their apostrophe (Antol et al. 2015, arXiv 1505.00468, and the rules published with the data).
 
     A mark becomes a space where it stands between letters everywhere, and nothing where one has a space beside it, or
-    where the answer has a number with commas. A full stop goes unless a digit follows.
+    where the answer has a number with commas. A full stop goes unless a digit follows. Apostrophes and accents may be
+    typed in any way: see `spelt`.
     """
-    answer = " ".join(answer.split())
+    answer = " ".join(spelt(answer).split())
     commas = re.search(r"\d,\d", answer)
     plain = answer
     for mark in PUNCTUATION:
@@ -47,8 +49,12 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     """VQA's accuracy (Antol et al. 2015; Goyal et al. 2017, arXiv 1612.00837), in [0, 1].
 
     Of the answers that ten people gave, each is left out once, and min(how many of the others said it / 3, 1) is
-    averaged: said by none 0, by one 0.3, two 0.6, three 0.9, four or more 1. Both sides are normalised; the code
-    published with VQA leaves them as they are where all ten agree, so that there `two` is wrong beside ten `2`.
+    averaged: said by none 0, by one 0.3, two 0.6, three 0.9, four or more 1. An answer of which nothing is left
+    once it is normalised (`the`, `?`, none at all) is 0, also beside people of whose answers nothing is left.
+
+    Both sides are normalised. The code published with VQA always normalises the answer, but of what people said it
+    takes punctuation alone, and that only where they differ: there `two` is never right beside people who said `two`
+    (`2` is compared with it), nor `a dog` beside `a dog`. Such questions count here, so that a mean is a little higher.
 
     Fewer than four answers could never make 1; they are taken as alternatives, one of which has to be given.
 
@@ -58,6 +64,8 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     if not answers:
         raise InputError("no answers to compare with: accuracy needs at least one")
     given = normalise_answer(answer)
+    if not given:
+        return 0.0
     n_agree = sum(normalise_answer(other) == given for other in answers)
     if len(answers) < 4:
         return float(n_agree > 0)

@@ -34,7 +34,8 @@ class Groups(NamedTuple):
 
 
 def figure(record: Comparison, path: str | Path) -> None:
-    """Draw the headline metrics of a record; the ending of the path chooses the format (.png, .pdf, .svg).
+    """Draw the headline metrics of a record; the ending of the path chooses the format (.png, .pdf, .svg). Where none
+    has a score (of probes alone, of images without categories), all others are drawn.
 
     Above a panel per metric, with a row per entry: the estimate, its interval and, as an open mark, its chance level.
     Below the same metrics by category (and answers by kind of question), as far as the record has them, as Merullo et
@@ -45,11 +46,12 @@ def figure(record: Comparison, path: str | Path) -> None:
     looked at, and one of many differs by chance.
 
     Raises:
-        InputError: the record has no score of a headline metric, or the path cannot be written.
+        InputError: the record has no score, or the path cannot be written.
     """
-    metrics = [m for m in record.headlines if any(record.score(entry.name, m.name) for entry in record.entries)]
+    scored = [m for m in record.metrics if any(record.score(entry.name, m.name) for entry in record.entries)]
+    metrics = [metric for metric in scored if metric.headline] or scored
     if not metrics:
-        raise InputError("a comparison without a score of a headline metric cannot be drawn; compare on more tasks")
+        raise InputError("a comparison without a score of a headline metric or any other cannot be drawn")
     rows = math.ceil(len(metrics) / MOST_METRICS)
     columns = math.ceil(len(metrics) / rows)
     width = max(WIDTH, NAMES + PANEL * columns)

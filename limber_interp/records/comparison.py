@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from limber_interp.records.base import Manifest, Record
-from limber_interp.records.estimates import Difference, Estimate
+from limber_interp.records.estimates import SHARE, Bounds, Difference, Estimate
 
 DECIMALS = 5  # of numbers in JSON
 
@@ -44,6 +44,7 @@ class Metric(Record):
         description: what it computes, in one line.
         chance: what `Score.chance` of this metric is, in one line; empty where there is none.
         headline: whether it stands in the first table.
+        bounds: the lowest and the highest value that it can have; None where it has no such ends.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric(Record):
     description: str
     chance: str = ""
     headline: bool = False
+    bounds: Bounds | None = SHARE
 
 
 @dataclass(frozen=True)

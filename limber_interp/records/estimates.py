@@ -1,8 +1,12 @@
 """A number with its interval, and the difference between two."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from limber_interp.records.base import Record
+
+Bounds: TypeAlias = tuple[float, float]  # the lowest and the highest value that a metric can have
+SHARE: Bounds = (0.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,35 @@ def test_tokens() -> None:
     assert tokens("A dog's T-shirt, (on 2 cats)!") == ["a", "dog's", "t-shirt", "on", "2", "cats"]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A piñata!", ["a", "piñata"]),
+        ("A pin\u0303ata!", ["a", "piñata"]),  # as two characters, a letter and a tilde to be set over it
+        ("CRÈME BRÛLÉE", ["crème", "brûlée"]),
+        ("the dog’s t‑shirt", ["the", "dog's", "t-shirt"]),
+        ("ein süßes Kätzchen", ["ein", "süßes", "kätzchen"]),
+        ("собака и 2 кошки", ["собака", "и", "2", "кошки"]),
+        ("m\u0303a", ["m\u0303a"]),  # no letter of Unicode, and still one word
+        ("a_b \u0301c ❤\ufe0f d--e 'f'", ["a", "b", "c", "d", "e", "f"]),
+    ],
+)
+def test_words_with_accents_are_whole(text: str, words: list[str]) -> None:
+    """`piñata` was cut into `pi` and `ata`, and so counted as no noun, or as others."""
+    assert tokens(text) == words
+
+
+def test_a_word_with_accents_is_found_however_it_is_typed(tmp_path: Path) -> None:
+    path = tmp_path / "words.json"
+    groups = {"nouns": {"toy": ["pin\u0303ata", "Café"]}, "modifiers": {"colour": ["red"]}, "relations": {"at": ["on"]}}
+    path.write_text(json.dumps(groups))
+    lexicon = Lexicon.read(path)
+    assert found(lexicon, "Two piñatas on a red pin\u0303ata") == ["piñata", "on", "red", "piñata"]
+    assert found(lexicon, "a CAFÉ") == ["café"]
+    assert found(lexicon, "pi ata cafe") == []
+    assert Taxonomy.read(path).wu_palmer("piñata", "café") == 2 * 2 / (3 + 3)
+
+
 def test_words_of_the_emoji_world_are_those_of_its_captions() -> None:
     lexicon = Lexicon.read()
     rng = np.random.default_rng(0)

@@ -65,6 +65,37 @@ def test_all_or_none_is_no_certainty(share: int):
     assert sorted((abs(found.low - share), abs(found.high - share))) == pytest.approx([0, 3.8415 / 27.8415], abs=1e-4)
 
 
+@pytest.mark.parametrize("weights", [1, 3])
+def test_all_or_none_of_a_metric_of_another_range(weights: int):
+    """The share's interval, [0, 0.138] for 0 in 24 images, was given to CIDEr-D too, which lies between 0 and 10: if
+    one caption in eight has 10 points, the mean is 1.25, and there is none among 24 in 4 % of all cases."""
+    zeros, n = np.zeros(24), np.full(24, weights)
+    low, high = 0, 3.8415 / 27.8415
+    found = bootstrap_ratio(zeros, n, bounds=(0.0, 10.0))
+    assert (found.value, found.low, found.high) == pytest.approx((0, 10 * low, 10 * high), abs=1e-3)
+    found = bootstrap_ratio(10 * n, n, bounds=(0.0, 10.0))
+    assert (found.value, found.low, found.high) == pytest.approx((10, 10 - 10 * high, 10), abs=1e-3)
+    found = bootstrap_ratio(-n, n, bounds=(-1.0, 1.0))  # as a cosine: the range is 2 wide
+    assert (found.value, found.low, found.high) == pytest.approx((-1, -1, -1 + 2 * high), abs=1e-3)
+    assert bootstrap(zeros) == bootstrap(zeros, bounds=(0.0, 1.0))
+
+
+def test_all_but_nothing_is_no_certainty_either():
+    """The reference implementation's BLEU-4 of a caption without a right 4-gram is not 0 but up to 1e-4; resampled, 24
+    of them looked surer than 24 zeros."""
+    found = bootstrap(np.linspace(1e-9, 1e-4, 24))
+    assert found.value == pytest.approx(5e-5, rel=1e-4)
+    assert (found.low, found.high) == pytest.approx((0, 3.8415 / 27.8415), abs=1e-4)
+    surer = bootstrap(np.linspace(1e-9, 1e-2, 24))
+    assert surer.high < 0.01
+
+
+def test_ones_are_nothing_special_to_a_metric_of_another_range():
+    for value, bounds in ((1, (0.0, 10.0)), (0, (-1.0, 1.0)), (0, None), (1, None)):
+        found = bootstrap(np.full(24, value), bounds=bounds)
+        assert (found.value, found.low, found.high) == (value, value, value)
+
+
 def test_a_constant_of_another_value():
     found = bootstrap(np.full(5, 0.3))
     assert (found.low, found.high) == (found.value, found.value) == pytest.approx((0.3, 0.3))

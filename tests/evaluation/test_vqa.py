@@ -48,6 +48,21 @@ def test_few_answers_are_alternatives() -> None:
     assert vqa_accuracy("", ["a dog"]) == 0
 
 
+@pytest.mark.parametrize("answer", ["", "the", "a", "?", " An... "])
+@pytest.mark.parametrize("people", [["a"] * 10, ["?"] * 4 + ["the"] * 6, ["the"], ["", "?"]])
+def test_nothing_said_is_never_right(answer: str, people: list[str]) -> None:
+    """Nothing is left of `a` and `?`, and an empty answer was then right beside them. In the code published with VQA
+    it is 0 too: there `a` stays `a` among what people said, and no answer is ever `a` once it is normalised."""
+    assert vqa_accuracy(answer, people) == 0
+
+
+def test_both_sides_are_normalised() -> None:
+    """In the code published with VQA these are 0: what people said keeps its numbers and articles."""
+    assert vqa_accuracy("2", ["two"] * 10) == vqa_accuracy("two", ["two"] * 10) == 1
+    assert vqa_accuracy("a dog", ["a dog"] * 10) == 1
+    assert vqa_accuracy("two", ["2"] * 10) == 1  # there as well: the answer is always normalised
+
+
 def test_nothing_to_compare_with() -> None:
     with pytest.raises(InputError, match="no answers to compare with"):
         vqa_accuracy("red", [])
@@ -76,6 +91,9 @@ def test_nothing_to_compare_with() -> None:
         ("1,000/day", "1000day"),  # a number with commas: nothing, whatever the mark
         ('"stop!"', "stop"),
         ("?", ""),
+        ("pin\u0303ata", "piñata"),  # a letter and a tilde to be set over it
+        ("Don’t", "don't"),
+        ("black‑white", "black white"),
     ],
 )
 def test_how_answers_are_compared(answer: str, expected: str) -> None:

@@ -149,6 +149,14 @@ def test_redrawn_from_disk(tmp_path, ending):
             assert min(image.size) > 700
 
 
+def test_without_a_headline_all_metrics_are_drawn(drawn):
+    """Probes of images without categories have none, and after the whole comparison its figure was refused."""
+    record = comparison_of(categories=(), n_questions=0)
+    record = replace(record, metrics=tuple(replace(metric, headline=False) for metric in record.metrics))
+    titles = {axes.get_title() for axes in drawn(record).findobj(Axes)}
+    assert titles >= {metric.label for metric in record.metrics}
+
+
 def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="without a score of a headline metric"):
         figure(replace(comparison_of(), scores=()), tmp_path / "out.png")

@@ -102,6 +102,24 @@ def test_true_nouns_are_marked_as_whole_words(opened):
     assert opened_page.locator("#marked").is_visible()
 
 
+def test_words_with_accents_are_found_however_they_are_typed(opened):
+    """In captions as an n and a tilde to be set over it, in the noun as one character: nothing was marked, and a search
+    found `pin` and `ata`."""
+    record = comparison_of({"clip": "trained"}, n_images=2, n_questions=0)
+    told = ("a pin\u0303ata on a ship", "a pin")
+    images = [
+        replace(image, captions={"clip": text}, references=(text,), nouns=("piñata", "pin"))
+        for image, text in zip(record.images, told, strict=True)
+    ]
+    opened_page = opened(replace(record, images=tuple(images)))
+    marks = opened_page.locator("article tbody tr:not(.truth) mark").all_inner_texts()
+    assert marks == ["piñata", "pin"]
+    opened_page.locator("#search").fill("pin\u0303ata")
+    assert shown(opened_page) == [0]
+    opened_page.locator("#search").fill("ata")
+    assert shown(opened_page) == []
+
+
 @pytest.mark.parametrize("entries", [("clip", "nfrn", "nfrn_random", "blind"), ("clip", "nfrn")])
 def test_filtered_by_disagreement_between_the_entries_in_view(opened, entries):
     record = comparison_of(n_images=12)

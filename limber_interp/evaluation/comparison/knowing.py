@@ -119,6 +119,7 @@ def describe_geometry(known: Mapping[str, Known]) -> Iterator[Described]:
                 unit=unit,
                 direction=0,
                 description=description,
+                bounds=(-1.0, 1.0) if unit == "cosine" else None,
             )
             yield Described(metric, {entry: estimate(one.geometries[place]) for entry, one in known.items()})
 

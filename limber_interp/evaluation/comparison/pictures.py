@@ -1,6 +1,6 @@
 """The images that all entries are shown: opened and encoded once per encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +43,17 @@ class First:
         return self.dataset.files()
 
 
-def usable(encodings: Encodings, name: str) -> Int[np.ndarray, " images"]:
+def usable(encodings: Encodings, name: str, without: Collection[int] = ()) -> Int[np.ndarray, " images"]:
     """Indices of the images that could be opened.
+
+    Args:
+        without: indices of those that cannot be used for another reason.
 
     Raises:
         InputError: fewer than two.
     """
     rows = np.flatnonzero(encodings.kept)
+    rows = rows[~np.isin(rows, list(without))]
     if len(rows) < 2:
         raise InputError(f"{name}: {len(rows)} usable images; a comparison takes two or more")
     return rows

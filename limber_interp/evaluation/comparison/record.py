@@ -53,7 +53,8 @@ def record_of(
     described = list(describe_geometry(known)) if known else []
     notes += dict.fromkeys(line for one in known.values() for line in one.left_out)
     seen = thumbnails(entries[0].config, examples[:keep_seen])
-    rejected = [str(rejected) for found in encodings for _, rejected in sorted(found.rejected.items())]
+    unusable = ({**shown.wordless, **encodings[0].rejected}, *(found.rejected for found in encodings[1:]))
+    rejected = [str(rejected) for found in unusable for _, rejected in sorted(found.items())]
     return Comparison(
         data=shown.datasets[0].name,
         prompt=setting.prompt,
@@ -106,7 +107,7 @@ def _measure_captions(
         measured += measure_clip_scores(yardsticks.clip, told, references, images, partners)
     if yardsticks.taxonomy is not None:
         texts = (text for texts in (*told, *references) for text in texts)
-        lexicon = yardsticks.lexicon or Lexicon.of_captions(texts, yardsticks.taxonomy)
+        lexicon = yardsticks.lexicon or Lexicon.of_captions(texts, yardsticks.taxonomy, yardsticks.tag)
         measured += measure_words(told, references, lexicon, yardsticks.taxonomy, setting.tasks, setting.seed)
         nouns = list(true_nouns(told, references, lexicon))
     if yardsticks.attributes is not None:

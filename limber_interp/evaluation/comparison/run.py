@@ -1,33 +1,37 @@
 """Encoders side by side, from configs and data to a record: resumable, in one process or many."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from limber_interp.config import LimberConfig
-from limber_interp.datasets import Dataset, fingerprint, open_dataset, open_questions
+from limber_interp.datasets import Dataset, QuestionSet, fingerprint, open_dataset, open_questions
 from limber_interp.errors import InputError
 from limber_interp.evaluation.comparison.answering import other_images
+from limber_interp.evaluation.comparison.captions import without_words
 from limber_interp.evaluation.comparison.entries import Contestant, contestants, load_configs
 from limber_interp.evaluation.comparison.pictures import First
 from limber_interp.evaluation.comparison.record import record_of
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.telling import Progress, silent
-from limber_interp.evaluation.comparison.work import TASKS, Looked, Setting, Shown, Work
+from limber_interp.evaluation.comparison.work import TASKS, Looked, Setting, Shown, Sources, Work
 from limber_interp.evaluation.comparison.yardsticks import Yardsticks
 from limber_interp.evaluation.questions import DEFAULT_TEMPLATE, Template
 from limber_interp.ranks import Ranks
 from limber_interp.records import Comparison
 from limber_interp.resources import weights_dir
 
+logger = logging.getLogger(__name__)
+
 
 def compare(
     configs: Sequence[str | Path | LimberConfig],
     data: str | Path | None = None,
-    tasks: Sequence[str] = TASKS,
+    tasks: Sequence[str] | None = None,
     *,
     out: str | Path,
     prompt: str = "A picture of",
@@ -37,6 +41,7 @@ def compare(
     max_rejected: float = 0.01,
     questions: str | Path | None = None,
     annotations: str | Path | None = None,
+    question_images: str | Path | None = None,
     max_questions: int | None = None,
     shots: Sequence[int] = (0, 1, 2, 4),
     template: Template = DEFAULT_TEMPLATE,
@@ -66,13 +71,17 @@ def compare(
     projection that was trained longer or better shows as well.
 
     Args:
-        data: captioned images as `open_dataset` takes them; None: the bundled scenes.
+        data: captioned images as `open_dataset` takes them; None: the bundled scenes. Images whose captions have no
+            word (`…`) are left out like those that cannot be opened.
+        tasks: some of `TASKS`; None: all that the data can serve, and WordNet, if it is asked for words. The others are
+            named in the log and in the record's notes. Tasks may be added by a later run into the same folder.
         out: a folder for this comparison alone.
-        images: the folder of the images, for COCO captions, VQA's questions and tables.
+        images: the folder of the images of `data`, for COCO captions and tables.
         max_images: only the first ones.
         max_rejected: the share of images that may be unusable.
         questions, annotations: as `open_questions` takes them, on any images; None: those of `data`, on the images that
             are captioned.
+        question_images: the folder of the images of `questions`, for VQA's.
         max_questions: only the first ones.
         words, wordnet, attributes, clip: see `Yardsticks.open`.
         keep_seen: of so many images the record keeps a small picture.
@@ -84,30 +93,45 @@ def compare(
 
     Raises:
         InputError: a setting out of its range, a config whose parts do not fit, fewer than two usable images, no
-            captions or answers to hold what is said against, or another run's results in `out`.
+            captions or answers to hold what is said against, or another run's results in `out`. All of it before
+            anything is said.
     """
     setting = Setting(
-        tuple(tasks), prompt, max_new_tokens, tuple(shots), template, max_questions, seed, batch_size, max_rejected,
-        device, dtype, progress,
+        TASKS if tasks is None else tuple(tasks), prompt, max_new_tokens, tuple(shots), template, max_questions, seed,
+        batch_size, max_rejected, device, dtype, progress,
     )  # fmt: skip
     setting.check()
     if max_images is not None and max_images < 2:
         raise InputError(f"max_images {max_images}: a comparison takes two or more")
+    for option, given in (("question_images", question_images), ("annotations", annotations)):
+        if given is not None and questions is None:
+            raise InputError(f"{option} {given}: of VQA's questions, and none are named; name them with --questions")
     found, notes = load_configs(configs, lm)
-    yardsticks = Yardsticks.open(tasks, found[0].lm_name, words, wordnet, attributes, clip)
     data = data or weights_dir() / "emoji" / "scenes"
-    datasets: tuple[Dataset, ...] = (open_dataset(data, images),)
+    dataset: Dataset = open_dataset(data, images)
     if max_images is not None:
-        datasets = (First(datasets[0], max_images),)
-    asking = None
-    if "vqa" in tasks:
-        asking = open_questions(data) if questions is None else open_questions(questions, images, annotations)
-        if questions is not None and len(others := other_images(asking, datasets[0], max_images)):
-            datasets = (*datasets, others)
+        dataset = First(dataset, max_images)
+    asking, no_questions = None, {}
+    if "vqa" in setting.tasks:
+        try:
+            asking = _questions(data, questions, question_images, annotations)
+        except InputError as error:
+            if tasks is not None or questions is not None:
+                raise
+            no_questions = {"vqa": str(error)}
+    yardsticks = Yardsticks.open(
+        setting.tasks, found[0].lm_name, words, wordnet, attributes, clip, by_default=tasks is None
+    )
+    left_out = {**yardsticks.left_out, **no_questions}
+    setting = replace(setting, tasks=tuple(task for task in setting.tasks if task not in left_out))
+    for task, reason in left_out.items():
+        notes.append(f"the task {task} is left out: {reason}")
+        logger.warning(notes[-1])
+    sources = _sources(dataset, asking, questions is not None, max_images, setting)
     ranks = Ranks.of_environment()
     with ranks.met():
         work = Work(setting, Path(out), ranks)
-        shown, looked = work.look(found, datasets, asking)
+        shown, looked = work.look(found, sources)
         entries = contestants(found)
         with ranks.first_alone():
             results = Results(out, _settings(entries, looked, shown, setting), ranks.rank)
@@ -116,8 +140,34 @@ def compare(
         if not ranks.first:
             return None
         results.gather()
-    known = work.know(found, looked, shown) if "probe" in tasks else {}
+    known = work.know(found, looked, shown) if "probe" in setting.tasks else {}
     return record_of(entries, looked, known, shown, setting, yardsticks, results, notes, keep_seen)
+
+
+def _questions(
+    data: str | Path, questions: str | Path | None, images: str | Path | None, annotations: str | Path | None
+) -> QuestionSet:
+    """Those named, or those of the data."""
+    if questions is not None:
+        return open_questions(questions, images, annotations)
+    if not (Path(data) / "image_data").is_dir():
+        raise InputError(f"{data}: captions have no questions beside them; name some with --questions")
+    return open_questions(data)
+
+
+def _sources(
+    dataset: Dataset, questions: QuestionSet | None, elsewhere: bool, max_images: int | None, setting: Setting
+) -> Sources:
+    """The data, looked through for what nothing can be measured against, before any image is opened."""
+    wordless = without_words(dataset, setting.prompt) if "caption" in setting.tasks else {}
+    if len(wordless) > setting.max_rejected * len(dataset):
+        raise InputError(
+            f"{dataset.name}: {len(wordless)} of {len(dataset)} examples cannot be used, more than --max-rejected "
+            f"{100 * setting.max_rejected:g}%; the first: {wordless[min(wordless)]}; mend or remove them"
+        )
+    if questions is not None and elsewhere and len(others := other_images(questions, dataset, max_images)):
+        return Sources((dataset, others), questions, wordless)
+    return Sources((dataset,), questions, wordless)
 
 
 def _settings(

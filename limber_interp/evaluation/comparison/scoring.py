@@ -53,9 +53,9 @@ def scores(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Sc
     metric = measured.metric.name
     chance = np.full(len(entries), np.nan) if measured.chance is None else measured.chance
     for row, entry in _with_values(measured, entries):
-        yield Score(entry, metric, _estimate(measured.sample, row, seed), float(chance[row]))
+        yield Score(entry, metric, _estimate(measured, measured.sample, row, seed), float(chance[row]))
         for (by, group), sample in measured.groups.items():
-            yield Score(entry, metric, _estimate(sample, row, seed), by=by, group=group)
+            yield Score(entry, metric, _estimate(measured, sample, row, seed), by=by, group=group)
 
 
 def contrasts(measured: Measured, entries: Sequence[str], seed: int) -> Iterator[Contrast]:
@@ -75,7 +75,9 @@ def _with_values(measured: Measured, entries: Sequence[str]) -> list[tuple[int, 
     return [(row, name) for row, name in enumerate(entries) if not np.isnan(measured.sample.values[row]).all()]
 
 
-def _estimate(sample: Sample, row: int, seed: int) -> Estimate:
+def _estimate(measured: Measured, sample: Sample, row: int, seed: int) -> Estimate:
+    bounds = measured.metric.bounds
     if sample.weights is None:
-        return bootstrap(sample.values[row], seed)
-    return bootstrap_ratio(np.nan_to_num(sample.values[row]) * sample.weights, sample.weights, seed)
+        return bootstrap(sample.values[row], seed, bounds=bounds)
+    values = np.nan_to_num(sample.values[row]) * sample.weights
+    return bootstrap_ratio(values, sample.weights, seed, bounds=bounds)

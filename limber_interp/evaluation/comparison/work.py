@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.config import LimberConfig
-from limber_interp.datasets import Dataset
+from limber_interp.datasets import Dataset, Rejected
 from limber_interp.datasets.questions import QuestionSet
 from limber_interp.encodings import Encodings, encode_once
 from limber_interp.errors import InputError, nearest
@@ -21,7 +21,7 @@ from limber_interp.evaluation.comparison.knowing import Known, know
 from limber_interp.evaluation.comparison.pictures import mean_soft_prompt, soft_prompts, usable
 from limber_interp.evaluation.comparison.results import Results
 from limber_interp.evaluation.comparison.telling import CAPTION, Progress, Speaker, tell_captions
-from limber_interp.evaluation.questions import SoftPromptOf, Template
+from limber_interp.evaluation.questions import SoftPromptOf, Template, check_fit
 from limber_interp.models.limber import Limber, load
 from limber_interp.ranks import Ranks
 from limber_interp.records import Manifest
@@ -67,6 +67,21 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Where images and questions come from.
+
+    Attributes:
+        datasets: the captioned images, and perhaps images that only questions are about.
+        questions: None where none are asked.
+        wordless: see `Shown`.
+    """
+
+    datasets: tuple[Dataset, ...]
+    questions: QuestionSet | None = None
+    wordless: Mapping[int, Rejected] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Shown:
     """What all entries are shown: the usable images of the data sets, and questions on these.
 
@@ -75,28 +90,29 @@ class Shown:
         rows: indices of the captioned images that can be used.
         asked: None where no questions are.
         places: of the images of questions: which data set, which index.
+        wordless: of the captioned images those with captions that nothing can be measured against, and why.
     """
 
     datasets: tuple[Dataset, ...]
     rows: Int[np.ndarray, " images"]
     asked: Asked | None = None
     places: Mapping[Path | bytes, tuple[int, int]] = field(default_factory=dict)
+    wordless: Mapping[int, Rejected] = field(default_factory=dict)
 
     @staticmethod
-    def of(
-        datasets: tuple[Dataset, ...], encodings: Sequence[Encodings], questions: QuestionSet | None, setting: Setting
-    ) -> "Shown":
+    def of(sources: "Sources", encodings: Sequence[Encodings], setting: Setting) -> "Shown":
         """What is left when the images have been encoded once."""
-        rows = usable(encodings[0], datasets[0].name)
+        datasets, questions = sources.datasets, sources.questions
+        rows = usable(encodings[0], datasets[0].name, sources.wordless)
         if questions is None:
-            return Shown(datasets, rows)
+            return Shown(datasets, rows, wordless=sources.wordless)
         places = {
             datasets[which][index].image: (which, index)
             for which, found in enumerate(encodings)
             for index in np.flatnonzero(found.kept).tolist()
         }
         asked = Asked.of(questions, setting.shots, setting.seed, setting.template, places.keys(), setting.max_questions)
-        return Shown(datasets, rows, asked, places)
+        return Shown(datasets, rows, asked, places, sources.wordless)
 
     def gallery(self, model: Limber, encodings: Sequence[Encodings]) -> SoftPromptOf:
         """From an image that questions are about to its soft prompt."""
@@ -131,19 +147,18 @@ class Work:
         self.ranks = ranks
         self._model: Limber | None = None  # the last one: its language model may be the next one's
 
-    def look(
-        self, configs: Sequence[LimberConfig], datasets: tuple[Dataset, ...], questions: QuestionSet | None
-    ) -> tuple[Shown, dict[str, Looked]]:
+    def look(self, configs: Sequence[LimberConfig], sources: Sources) -> tuple[Shown, dict[str, Looked]]:
         """Load each config, so that what does not fit shows before any work with the language model, and encode."""
         shown: Shown | None = None
         looked: dict[str, Looked] = {}
         for config in configs:
             model = self._load(config)
-            encodings = tuple(self._encode(model, dataset) for dataset in datasets)
-            shown = shown or Shown.of(datasets, encodings, questions, self.setting)
+            encodings = tuple(self._encode(model, dataset) for dataset in sources.datasets)
+            shown = shown or Shown.of(sources, encodings, self.setting)
             for other in looked.values():
                 _check_same(other.encodings, encodings)
             mean = mean_soft_prompt(model, encodings[0], shown.rows)
+            self._check(model, mean, shown)
             looked[config.name] = Looked(model.manifest(seed=self.setting.seed), encodings, mean)
         assert shown is not None  # there is a config
         return shown, looked
@@ -175,6 +190,21 @@ class Work:
             tell_captions(speaker, looked.encodings[0], shown.rows, setting.prompt, setting.max_new_tokens)
         if shown.asked:
             tell_answers(speaker, shown.asked, shown.gallery(model, looked.encodings))
+
+    def _check(self, model: Limber, mean: Float[Tensor, "prompt_pos d_model"], shown: Shown) -> None:
+        """Raise InputError for what would stop the work later on, when much has been said."""
+        if not mean.isfinite().all():
+            raise InputError(f"{model.config.name}: its soft prompts are not finite; check its projection")
+        if self.setting.captions:
+            asked = len(mean) + model.embed([self.setting.prompt]).residual.shape[1] + self.setting.max_new_tokens
+            if asked > model.lm.cfg.n_ctx:
+                raise InputError(
+                    f"{model.config.name}: image, prompt and {self.setting.max_new_tokens} new tokens take {asked} "
+                    f"positions, and the language model has {model.lm.cfg.n_ctx}; ask for fewer with --max-new-tokens"
+                )
+        if shown.asked:
+            most = shown.asked.shots[max(shown.asked.shots)]
+            check_fit(model, shown.asked.questions, most, len(mean), shown.asked.template)
 
     def _load(self, config: LimberConfig) -> Limber:
         device = self.ranks.device(self.setting.device)

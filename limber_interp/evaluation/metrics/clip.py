@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from limber_interp.errors import InputError, nearest
+from limber_interp.evaluation.spelling import spelt
 from limber_interp.weights import read_json
 
 # What open_clip raises on weights that are not there, not weights, or of another architecture
@@ -29,6 +30,9 @@ UNREADABLE = (
     SafetensorError,
     HfHubHTTPError,
 )
+
+
+PUNCTUATION = string.punctuation + "…–—“”„«»¿¡"
 
 
 class Clip(NamedTuple):
@@ -91,7 +95,7 @@ class WordTokenizer:
     """
 
     def __init__(self, words: Sequence[str], context: int) -> None:
-        self._ids = {word: i for i, word in enumerate(words[1:-1], start=1)}
+        self._ids = {spelt(word): i for i, word in enumerate(words[1:-1], start=1)}
         self._end = len(words) - 1
         self._context = context
 
@@ -108,7 +112,7 @@ class WordTokenizer:
 
 
 def _words(text: str) -> list[str]:
-    stripped = (word.strip(string.punctuation) for word in text.lower().split())
+    stripped = (word.strip(PUNCTUATION) for word in spelt(text.lower()).split())
     return [word for word in stripped if word]
 
 

@@ -50,8 +50,9 @@ def caption_metrics(
     length and style about another image is not worth nothing, so read them beside the caption of a blind model.
 
     Args:
-        told: one caption per image; an empty one scores 0, unless a reference is empty too.
-        references: what people wrote of each image; one or more.
+        told: one caption per image; one without a word scores 0.
+        references: what people wrote of each image; one or more. Those without a word are left out, or to say nothing
+            would be as right as can be.
         tokenizer: see `tokenize`.
 
     Raises:
@@ -62,8 +63,8 @@ def caption_metrics(
     words, used = tokenize([*told, *(text for of_image in references for text in of_image)], tokenizer)
     remaining = iter(words)
     answers = {i: [next(remaining)] for i in range(len(told))}
-    truth = {i: list(islice(remaining, len(of_image))) for i, of_image in enumerate(references)}
-    if wordless := [i for i, of_image in truth.items() if not any(of_image)]:
+    truth = {i: [text for text in islice(remaining, len(of_image)) if text] for i, of_image in enumerate(references)}
+    if wordless := [i for i, of_image in truth.items() if not of_image]:
         raise InputError(
             f"image {wordless[0]}: no word in its references {list(references[wordless[0]])}; leave it out"
         )

@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 import subprocess
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -39,8 +40,9 @@ def tokenize(texts: Sequence[str], tokenizer: str = "auto") -> tuple[list[str], 
         raise InputError("tokenizer 'ptb' needs Java, and `java -version` fails here; install one, or choose 'python'")
     if tokenizer == "auto":
         tokenizer = "ptb" if java_runs() else "python"
-    # One caption is one line to Stanford's, for which more characters end a line than \n
-    lines = [" ".join(text.split()) for text in texts]
+    # One caption is one line to Stanford's, for which more characters end a line than \n. And a letter with its accents
+    # is one character: typed as two it would be another word, or a word cut in two
+    lines = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
     split = _stanford(lines) if tokenizer == "ptb" else [_treebank(line) for line in lines]
     return [" ".join(token for token in line if token not in ptbtokenizer.PUNCTUATIONS) for line in split], tokenizer
 

@@ -71,7 +71,7 @@ def geometry(read: Read, rows: Int[np.ndarray, " rows"], seed: int = 0) -> Geome
         moment += flat.T @ flat
     all_norms = np.concatenate(norms)
     return Geometry(
-        norm=bootstrap(all_norms.mean(axis=1), seed),
+        norm=bootstrap(all_norms.mean(axis=1), seed, bounds=None),
         norm_quantiles=np.quantile(all_norms, QUANTILES),
         anisotropy=_mean_cosine(np.concatenate(sums), n_pos, seed),
         anisotropy_centred=_mean_cosine(np.concatenate(centred_sums), n_pos, seed),
@@ -100,4 +100,4 @@ def _mean_cosine(sums: np.ndarray, n_pos: int, seed: int) -> Estimate:
     with_others = (sums @ total - (sums**2).sum(axis=1)) / (n_pos**2 * (n - 1))
     # Each image stands on both sides of a pair, so drawing another one moves the mean twice (Hoeffding 1948, eq. 5.13)
     value = with_others.mean()
-    return bootstrap(value + 2 * (with_others - value), seed)
+    return bootstrap(value + 2 * (with_others - value), seed, bounds=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from limber_interp.datasets import read_folder
+from limber_interp.errors import InputError
 from limber_interp.evaluation.attributes import AnimalAttributes
 from limber_interp.evaluation.comparison import compare
 from limber_interp.evaluation.comparison.words import measure_attributes
@@ -43,6 +44,7 @@ def test_coco_and_vqa(world, published: Path, tmp_path: Path) -> None:
         images=published / "val2014",
         questions=published / "v2_OpenEnded_mscoco_val2014_questions.json",
         annotations=published / "v2_mscoco_val2014_annotations.json",
+        question_images=published / "val2014",
         shots=(0, 2),
         out=tmp_path / "out",
         max_new_tokens=4,
@@ -54,6 +56,33 @@ def test_coco_and_vqa(world, published: Path, tmp_path: Path) -> None:
     for entry in record.entries:
         assert record.score(entry.name, "cider_d") is not None
         assert {s.group for s in record.scores if s.metric == "vqa_2" and s.by} == {"other"}
+
+
+def test_captions_and_questions_each_have_their_folder_of_images(world, published: Path, tmp_path: Path) -> None:
+    """--images served both, so that only one of two data sets could lie elsewhere."""
+    for name in ("captions_val2014.json", "v2_OpenEnded_mscoco_val2014_questions.json"):
+        (published / name).rename(tmp_path / name)
+    annotations = published / "v2_mscoco_val2014_annotations.json"
+    questions = {"questions": tmp_path / "v2_OpenEnded_mscoco_val2014_questions.json", "annotations": annotations}
+    asked = ([world.config()], tmp_path / "captions_val2014.json", ("vqa",))
+    with pytest.raises(InputError, match="captions_val2014.json: its images .*; name their folder with --images"):
+        compare(*asked, out=tmp_path / "out", question_images=published / "val2014", **questions)
+    with pytest.raises(InputError, match="questions.json: its images .*; name their folder with --question-images"):
+        compare(*asked, out=tmp_path / "out", images=published / "val2014", **questions)
+    (tmp_path / "elsewhere").symlink_to(published / "val2014")
+    record = compare(
+        *asked, out=tmp_path / "out", images=published / "val2014", question_images=tmp_path / "elsewhere", shots=(0,),
+        max_questions=2, **questions,
+    )  # fmt: skip
+    assert record is not None
+    assert record.images[0].image.startswith(str(published))
+    assert record.questions[0].image.startswith(str(tmp_path / "elsewhere"))
+
+
+@pytest.mark.parametrize("option", ["question_images", "annotations"])
+def test_a_folder_or_answers_of_questions_that_are_not_named(world, folder: Path, tmp_path: Path, option: str) -> None:
+    with pytest.raises(InputError, match=f"{option} {folder}: of VQA's questions, and none are named"):
+        compare([world.config()], folder, out=tmp_path / "out", **{option: folder})
 
 
 def test_attributes_of_animals_named_in_error(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
+import gc
 import json
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import nltk.data
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +17,7 @@ from limber_interp.datasets import read_folder
 from limber_interp.errors import InputError
 from limber_interp.evaluation.comparison import TASKS, compare
 from limber_interp.records import Comparison
+from tests.evaluation.test_taxonomy import SYNSETS, write_wordnet
 
 ENTRIES = ["clip", "nfresnet", "blind", "mean image"]
 
@@ -191,6 +195,93 @@ def test_images_without_captions(world, asked: Path, tmp_path: Path) -> None:
     captioned = coco(asked, [f"images/00{i}.png" for i in (0, 2, 4)], [])
     with pytest.raises(InputError, match=r"3 of 3 examples cannot be used.*the first: 0: no caption"):
         compare([world.config()], captioned, ("caption",), out=tmp_path / "out")
+
+
+def test_by_default_the_tasks_are_those_that_the_data_can_serve(
+    world, asked: Path, words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COCO's captions ended with "no questions in it", as answering questions was among the tasks whatever the data."""
+    captioned = coco(asked, [f"images/00{i}.png" for i in (0, 2, 4)], ["A dog.", "A cat.", "A car."])
+    settings = {"out": tmp_path / "out", "max_new_tokens": 2, "shots": (1,)}
+    record = compare([world.config()], captioned, words=words, **settings)
+    assert record is not None
+    assert record.tasks == ("caption", "categories", "properties", "probe")
+    no_questions = f"{captioned}: captions have no questions beside them; name some with --questions"
+    assert f"the task vqa is left out: {no_questions}" in record.notes
+    with pytest.raises(InputError, match=no_questions):
+        compare([world.config()], captioned, TASKS, words=words, **settings)
+    with pytest.raises(InputError, match="nowhere: not there; expected VQA v2's questions"):
+        compare([world.config()], captioned, words=words, questions="nowhere", **settings)
+
+    # The same of words, where there is nothing that knows them. What was said stays; of it more is measured
+    monkeypatch.setattr(nltk.data, "path", [])
+    record = compare([world.config()], captioned, questions=asked, **settings)
+    assert record is not None
+    assert record.tasks == ("caption", "probe", "vqa")
+    no_words = "WordNet: nltk's `wordnet` is not there; run `python -m nltk.downloader wordnet`"
+    for task in ("categories", "properties"):
+        assert f"the task {task} is left out: {no_words}" in record.notes
+    for asked_for in ({"tasks": ("categories",)}, {"wordnet": tmp_path}, {"attributes": tmp_path}):
+        with pytest.raises(InputError, match="WordNet: "):
+            compare([world.config()], captioned, **asked_for, **settings)
+
+
+def test_a_folder_without_questions_is_not_asked(world, folder: Path, words: Path, tmp_path: Path) -> None:
+    record = compare([world.config()], folder, out=tmp_path / "out", words=words, max_new_tokens=2, max_images=3)
+    assert record is not None
+    assert "vqa" not in record.tasks
+    (note,) = (note for note in record.notes if note.startswith("the task vqa"))
+    assert f'{folder}: no question with an answer: has no metadata["questions"] with answers' in note
+
+
+def test_captions_without_words_are_left_out_before_the_work(world, asked: Path, tmp_path: Path) -> None:
+    """They were refused by the metric, after everything had been captioned, and as "image 1"; and once they were mended
+    all that was captioned was another run's."""
+    captioned = coco(
+        asked,
+        [f"images/00{i}.png" for i in (0, 2, 4, 6, 8)],
+        ["A picture of a dog.", " … !!!", "A cat.", "A bus.", "A"],
+    )
+    settings = {"max_new_tokens": 2, "prompt": "A"}
+    with pytest.raises(
+        InputError, match=rf"{captioned}: 2 of 5 examples cannot be used.*1: no word in its captions \[' "
+    ):
+        compare([world.config()], captioned, ("caption",), out=tmp_path / "out", **settings)
+    assert not (tmp_path / "out").exists()
+    record = compare([world.config()], captioned, ("caption",), out=tmp_path / "out", max_rejected=0.5, **settings)
+    assert record is not None
+    assert [image.key for image in record.images] == ["0", "2", "3"]
+    # Where it is the prompt alone, it says nothing either
+    assert record.rejected == ("1: no word in its captions [' … !!!']", "4: no word in its captions ['A']")
+    assert record.score("clip", "cider_d") is not None
+
+
+def test_what_would_stop_the_work_later_on_stops_it_at_once(run, asked: Path, tmp_path: Path) -> None:
+    """Before any caption is said: a question that is too long was found in its own batch, after all captions, and an
+    empty prompt when the entry without an image had its turn."""
+    with pytest.raises(InputError, match="image, prompt and 122 new tokens take 1.. positions, .* has 128; ask for"):
+        run(tmp_path / "out", max_new_tokens=122)
+    with pytest.raises(InputError, match="prompt"):
+        run(tmp_path / "out", prompt="")
+    last = sorted((asked / "image_data").glob("*/*.json"))[-1]
+    content = json.loads(last.read_text())
+    content["metadata"]["questions"][0]["question"] = "What is it? " * 40
+    last.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="1 shots with 4 positions per image: the longest prompt takes"):
+        run(tmp_path / "out", ("caption", "vqa"))
+    assert not (tmp_path / "out/results.jsonl").exists()
+
+
+def test_without_a_tagger_it_stops_at_once(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WordNet was looked for before the work, and what finds the nouns in captions after it."""
+    monkeypatch.setattr(nltk.data, "path", [])
+    write_wordnet(tmp_path / "corpora/wordnet", SYNSETS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # nltk leaves its files open
+        with pytest.raises(InputError, match="tagging captions: nltk's `averaged_perceptron_tagger_eng` is not there"):
+            run(tmp_path / "out", ("categories",), words=None, wordnet=tmp_path)
+        gc.collect()
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_answers(world, folder: Path, tmp_path: Path) -> None:

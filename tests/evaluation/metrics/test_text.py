@@ -95,6 +95,18 @@ def test_rouge_l_by_hand():
     np.testing.assert_allclose(found.values["rouge_l"], [f, 2 / 3], rtol=1e-12)
 
 
+def test_an_empty_caption_is_worth_nothing():
+    """It had a ROUGE-L of 1 beside a reference without a word."""
+    references = [["a dog", "..."], ["a cat", ""]]
+    found = caption_metrics(["", "!"], references, "python")
+    for name, values in found.values.items():
+        assert values == pytest.approx([0, 0], abs=1e-6), name
+    with_words = caption_metrics(["a dog", "a cat"], references, "python")
+    without = caption_metrics(["a dog", "a cat"], [["a dog"], ["a cat"]], "python")
+    for name, values in with_words.values.items():
+        np.testing.assert_array_equal(values, without.values[name])
+
+
 CAPTION = st.lists(st.sampled_from(["a", "red", "dog", "cat", "on", "the", "grass"]), max_size=6).map(" ".join)
 
 

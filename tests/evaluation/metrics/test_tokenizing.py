@@ -22,6 +22,7 @@ WORDS = {
     "A man (left) with [two] cats": "a man -lrb- left -rrb- with -lsb- two -rsb- cats",
     "Wow!! What?!": "wow !! what ?!",
     "a café 😀 in the snow ★": "a café in the snow ★",
+    "a pin\u0303ata, a piñata": "a piñata a piñata",  # as two characters or as one
     "cars from the '60s and 1950s, a 747-400": "cars from the '60s and 1950s a 747-400",
     "see https://example.com/a_b.": "see https://example.com/a_b",
     "": "",

@@ -4,7 +4,8 @@
 function marked(text, words) {
   if (!words?.length) return [text];
   const escaped = words.map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).sort((a, b) => b.length - a.length);
-  const parts = text.split(new RegExp(`(?<![\\p{L}\\p{N}])(${escaped.join("|")})(?![\\p{L}\\p{N}])`, "giu"));
+  const whole = new RegExp(`(?<![\\p{L}\\p{N}])(${escaped.join("|")})(?![\\p{L}\\p{N}\\p{M}])`, "giu");
+  const parts = text.normalize("NFC").split(whole); // a letter and its accents as one character, as words have them
   return parts.map((part, i) => (i % 2 ? element("mark", "", part) : part)); // every second one is what was found
 }
 

@@ -93,9 +93,9 @@ function textsOf(i) {
   return image.texts;
 }
 
-/** Words alone, in lower case. */
+/** Words alone, in lower case, a letter and its accents as one character. */
 function plain(text) {
-  return text.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+  return text.toLowerCase().normalize("NFC").replace(/[^\p{L}\p{N}\p{M}]+/gu, " ").trim();
 }
 
 /** A difference between two entries over all images, the first minus the second; null where none was measured. */
