@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,23 @@ from typing import Any, Protocol, runtime_checkable
 
 from limber_interp.errors import InputError
 from limber_interp.records import write_atomically
+
+# Hashed into every fingerprint. To be raised whenever the same files give other captions than before, such that
+# encodings that were stored under earlier rules are not taken for those of the data as they are read now
+RULES = 2
+
+# Endings of whatever is meant to be an image, so that one which cannot be opened is listed and does not vanish
+IMAGES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"})
+IMAGES |= {"avif", "heic", "heif", "jxl"}
+
+FLAWS = re.compile(
+    r"(?P<surrogate>[\ud800-\udfff])"
+    r"|(?P<control>[\x00-\x08\x0e-\x1b\x7f])"  # the others of the first 32 are white space
+    r"|(?P<mark><\|\w+\|>)"
+)
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 100
+_SHOWN.maxdict = _SHOWN.maxlist = 12
 
 
 @dataclass(frozen=True)
@@ -59,31 +78,89 @@ class Dataset(Protocol):
         """The files that it reads, there or not."""
 
 
+def one_line(text: str) -> str:
+    """The text with each run of white space (blanks, tabs, line breaks) as one blank, and none at its ends.
+
+    Every reader gives captions, questions and answers like this, so that a model learns words and not the layout of a
+    file.
+    """
+    return " ".join(text.split())
+
+
+def flaw(text: str) -> str | None:
+    """Why a text cannot be used, or None where it can: what a tokenizer refuses, loses or takes for something else.
+
+    That is half of a surrogate pair (tokenizers raise a TypeError), a control character other than white space (a
+    sign of damage; terminals and figures act on it or drop it), and a token's name such as `<|endoftext|>` (it
+    becomes that one token, which ends the caption).
+    """
+    match FLAWS.search(text):
+        case None:
+            return None
+        case found if found.lastgroup == "mark":
+            return f"has {found[0]}, which is a token's name and no text"
+        case found:
+            kind = "half of a surrogate pair" if found.lastgroup == "surrogate" else "the control character"
+            return f"has {kind} (U+{ord(found[0]):04X}) at character {found.start()}"
+
+
+def shown(value: Any) -> str:
+    """A value for a message: its repr, cut where it is long."""
+    return _SHOWN.repr(value)
+
+
 def told(key: str, captions: Iterable[Any]) -> tuple[str, ...]:
-    """The captions of an example.
+    """The captions of an example, each in one line (see `one_line`). One that cannot be used rejects them all: which
+    caption an example is told in training is drawn, and would be drawn from fewer without a word.
 
     Raises:
-        Rejected: there is none, or one is no text or empty.
+        Rejected: there is none, or one is no text, empty, or nothing that can be tokenized (see `flaw`).
     """
     captions = tuple(captions)
     if not captions:
         raise Rejected(key, "no caption")
     for caption in captions:
         if not isinstance(caption, str) or not caption.strip():
-            raise Rejected(key, f"a caption is empty or no text: {caption!r}")
-    return captions
+            raise Rejected(key, f"a caption is empty or no text: {shown(caption)}")
+        if reason := flaw(caption):
+            raise Rejected(key, f"a caption {reason}: {shown(caption)}")
+    return tuple(map(one_line, captions))
+
+
+def parsed(content: str | bytes) -> Any:
+    """The value of a JSON text, in UTF-8 (with or without a byte order mark) where it is bytes.
+
+    Raises:
+        ValueError: it is no JSON, or is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a file is there. Unlike `Path.is_file`, False also for a name that none can have: too long, with NUL."""
+    return os.path.isfile(path)
+
+
+def is_sidecar(name: str | Path) -> bool:
+    """Whether a file is one of those that macOS puts beside others (`._photo.jpg`, `__MACOSX/…`): never an example."""
+    *folders, last = os.fspath(name).split("/")
+    return last.startswith("._") or "__MACOSX" in folders
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """sha256 of the paths, sizes and times of the files: another one where something may have changed."""
-    digest = hashlib.sha256(f"{len(dataset)}\n".encode())
+    """sha256 of the paths, sizes and times of the files, and of the rules by which they are read: another one where
+    something may have changed."""
+    digest = hashlib.sha256(f"{len(dataset)} {RULES}\n".encode())
     for path in dataset.files():
         try:
             stat = path.stat()
             state = f"{stat.st_size}\0{stat.st_mtime_ns}"
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name with NUL, or one that the file system cannot encode
             state = "not there"
-        digest.update(os.fsencode(os.path.abspath(path)) + f"\0{state}\n".encode())
+        digest.update(os.path.abspath(path).encode("utf-8", "surrogatepass") + f"\0{state}\n".encode())
     return digest.hexdigest()
 
 

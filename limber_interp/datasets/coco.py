@@ -1,21 +1,22 @@
 """COCO's captions: one JSON file, and a folder of images."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from limber_interp.datasets.base import Example, Rejected, told
+from limber_interp.datasets.base import Example, Rejected, is_file, parsed, told
 from limber_interp.errors import InputError
+
+FIRST = 100  # images by which their folder is found: some of them may be missing
 
 
 class CocoDataset:
     """`{"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}`: an example is an image with all of
-    its captions, in the order of `images`.
+    its captions, in the order of `images`. Images without a caption, and those that share an id, are rejected.
 
     Args:
         images: the folder that `file_name` is relative to. None: beside the file, in `images/` there, or as COCO lays
-            them out, `../train2017` for `captions_train2017.json`; whichever holds the first image.
+            them out, `../train2017` for `captions_train2017.json`; whichever holds one of the first images.
 
     Raises:
         InputError: not such a file, a caption of an image that is not in it, or no folder with its images.
@@ -25,7 +26,7 @@ class CocoDataset:
         self.path = Path(path)
         self.name = str(path)
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            content = parsed(self.path.read_bytes())
             self.rows: list[tuple[str, str]] = [
                 (str(row["id"]), _relative(row["file_name"])) for row in content["images"]
             ]
@@ -52,7 +53,7 @@ class CocoDataset:
             raise Rejected(key, f"{self.times[key]} images have this id")
         captions = told(key, self.captions[key])
         image = self.images / file_name
-        if not image.is_file():
+        if not is_file(image):
             raise Rejected(key, f"its image {image} is not there")
         return Example(image, captions, key=key)
 
@@ -65,7 +66,7 @@ class CocoDataset:
         beside = self.path.parent
         candidates = [beside, beside / "images", beside.parent / self.path.stem.rpartition("_")[2]]
         for folder in candidates:
-            if (folder / self.rows[0][1]).is_file():
+            if any(is_file(folder / file_name) for _, file_name in self.rows[:FIRST]):
                 return folder
         raise InputError(f"{self.path}: its images are not beside it; name their folder with --images")
 

@@ -1,12 +1,13 @@
 """Questions on images, with their answers: VQA v2's files, or LIMBER's folder format with questions in its metadata."""
 
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limber_interp.datasets.base import Rejected
+from limber_interp.datasets.base import Rejected, flaw, is_file, one_line, parsed, shown
+from limber_interp.datasets.coco import FIRST
 from limber_interp.datasets.folder import FolderDataset
 from limber_interp.errors import InputError
 
@@ -55,7 +56,7 @@ class QuestionSet:
         entry = self._entries[index]
         if isinstance(entry, Rejected):
             raise entry
-        if isinstance(entry.image, Path) and not entry.image.is_file():
+        if isinstance(entry.image, Path) and not is_file(entry.image):
             raise Rejected(entry.key, f"its image {entry.image} is not there")
         return entry
 
@@ -74,7 +75,7 @@ def open_questions(
 
     Args:
         images: of VQA, the folder of COCO's images. None: as COCO lays them out, `val2014` beside the file or one
-            folder up, or `images`, or beside the file itself; whichever holds the first image.
+            folder up, or `images`, or beside the file itself; whichever holds one of the first images.
         annotations: of VQA, the file with the answers. None: beside the questions, by VQA's own names.
 
     Raises:
@@ -118,6 +119,7 @@ def _read_vqa(path: Path, images: str | Path | None, annotations: str | Path | N
         by_id = {row["question_id"]: row for row in answered}
         names = [(f"COCO_{subtype}_{row['image_id']:012d}.jpg", f"{row['image_id']:012d}.jpg") for row in asked]
         told = [by_id.get(row["question_id"], {}) for row in asked]
+        twice = _twice(asked, "questions") | _twice(answered, "annotations")
         rows = [
             {
                 "question": row["question"],
@@ -128,13 +130,21 @@ def _read_vqa(path: Path, images: str | Path | None, annotations: str | Path | N
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} and {answers}: not VQA v2's questions and annotations: {error!r}") from error
-    folder, style = _find_images(path, names[0], images, subtype)
+    folder, style = _find_images(path, names, images, subtype)
     entries = [
-        _question(str(row["question_id"]), folder / name[style], values)
-        for row, name, values in zip(asked, names, rows, strict=True)
+        Rejected(key, twice[key])
+        if (key := str(row["question_id"])) in twice
+        else _question(key, folder / name[style], v)
+        for row, name, v in zip(asked, names, rows, strict=True)
     ]
     _check_answered(str(path), entries, f"none of them is answered in {answers}")
     return QuestionSet(str(path), entries, [path, answers])
+
+
+def _twice(rows: Sequence[Any], kind: str) -> dict[str, str]:
+    """What is wrong with the ids that several rows have: which answers belong to which question is not known."""
+    times = Counter(str(row["question_id"]) for row in rows)
+    return {key: f"{n} {kind} have this id" for key, n in times.items() if n > 1}
 
 
 def _annotations_of(path: Path) -> Path:
@@ -142,26 +152,28 @@ def _annotations_of(path: Path) -> Path:
     return path.with_name(path.name.replace("OpenEnded_", "").replace("questions", "annotations"))
 
 
-def _find_images(path: Path, names: tuple[str, str], images: str | Path | None, subtype: str) -> tuple[Path, int]:
+def _find_images(
+    path: Path, names: Sequence[tuple[str, str]], images: str | Path | None, subtype: str
+) -> tuple[Path, int]:
     """The folder of the images, and which of the two names they have there: COCO's of 2014, or the bare number."""
     beside = path.parent
     candidates = [beside / subtype, beside.parent / subtype, beside / "images", beside]
     for folder in candidates if images is None else [Path(images)]:
-        for style, name in enumerate(names):
-            if (folder / name).is_file():
+        for style in (0, 1):
+            if any(is_file(folder / name[style]) for name in names[:FIRST]):
                 return folder, style
     if images is None:
         raise InputError(
-            f"{path}: its images ({names[0]} …) are not beside it; name their folder with --question-images"
+            f"{path}: its images ({names[0][0]} …) are not beside it; name their folder with --question-images"
         )
     if not Path(images).is_dir():
         raise InputError(f"{images}: no such folder of images")
-    return Path(images), 0  # the first may be the only one that is missing
+    return Path(images), 0  # the first may be the only ones that are missing
 
 
 def _read(path: Path, key: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get(key), list) or not content[key]:
@@ -171,15 +183,18 @@ def _read(path: Path, key: str) -> dict[str, Any]:
 
 def _question(key: str, image: Path | bytes, row: Any) -> Question | Rejected:
     if not isinstance(row, dict) or not row.keys() >= {"question", "answers"}:
-        return Rejected(key, f'not a question {{"question", "answers", "kind"}}: {row!r}')
+        return Rejected(key, f'not a question {{"question", "answers", "kind"}}: {shown(row)}')
     question, answers, kind = row["question"], row["answers"], row.get("kind", "")
     if not isinstance(question, str) or not question.strip() or not isinstance(kind, str):
-        return Rejected(key, f"the question is empty, or it or its kind no text: {question!r}, {kind!r}")
+        return Rejected(key, f"the question is empty, or it or its kind no text: {shown(question)}, {shown(kind)}")
     if not isinstance(answers, list) or not answers:
-        return Rejected(key, f"no answers: {answers!r}")
+        return Rejected(key, f"no answers: {shown(answers)}")
     if not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        return Rejected(key, f"an answer is empty or no text: {answers!r}")
-    return Question(image, question.strip(), tuple(answers), kind, key)
+        return Rejected(key, f"an answer is empty or no text: {shown(answers)}")
+    for text in (question, kind, *answers):
+        if reason := flaw(text):
+            return Rejected(key, f"the question, its kind or an answer {reason}: {shown(text)}")
+    return Question(image, one_line(question), tuple(map(one_line, answers)), one_line(kind), key)
 
 
 def _check_answered(name: str, entries: Sequence[Question | Rejected], otherwise: str) -> None:

@@ -124,10 +124,10 @@ def test_paths_of_a_table_are_relative_to_the_images_where_given(root: Path, tmp
 def test_what_is_wrong_in_a_table(root: Path) -> None:
     rows = [["path", "caption"], ["images/0.png", " "], ["gone.png", "A"], ["", "A"], ["images/1.png"]]
     assert read(open_dataset(table(root / "t.csv", rows))) == [
-        "images/0.png: a caption is empty or no text: ' '",
+        "images/0.png: a caption is empty or no text: ''",
         f"gone.png: its image {root / 'gone.png'} is not there",
-        ": a row without a path",
-        "images/1.png: a caption is empty or no text: None",
+        "t.csv, line 4: a row without a path",
+        "t.csv, line 5: 1 field, but the header has 2",
     ]
 
 
@@ -138,7 +138,8 @@ def test_what_is_wrong_in_a_table(root: Path) -> None:
         (b"path,words\n", "no column caption or text or title in its header; found path, words"),
         (b"path,caption\n", "no row in it"),
         (b"path,caption\n\xff,A\n", "not a table in UTF-8: 'utf-8' codec can't decode byte 0xff"),
-        (b"path,caption\na," + b"x" * 200_000, "not a table in UTF-8: field larger than field limit"),
+        (b"path,caption,caption\n", "2 columns caption in its header; rename those that are not meant"),
+        (b'path,"caption\n', "not a table in UTF-8: line 1: its quotes are not closed"),
     ],
 )
 def test_files_that_are_no_table(root: Path, content: bytes, message: str) -> None:

@@ -181,3 +181,23 @@ def test_its_files_are_each_named_once(vqa: Path) -> None:
     questions = open_questions(vqa / QUESTIONS)
     images = [vqa / "val2014" / f"COCO_val2014_{image_id:012d}.jpg" for image_id in (42, 73)]
     assert list(questions.files()) == [vqa / QUESTIONS, vqa / ANNOTATIONS, *images]
+
+
+def test_ids_that_several_questions_or_annotations_have(vqa: Path) -> None:
+    """The last one's answers were taken for all."""
+    content = json.loads((vqa / QUESTIONS).read_text())
+    content["questions"].append({"question_id": 42001, "image_id": 73, "question": "Is it new?"})
+    (vqa / QUESTIONS).write_text(json.dumps(content))
+    told = [annotated(42000, TEN), annotated(42001, ["no"] * 10), annotated(73000, ["2"]), annotated(73000, ["3"])]
+    (vqa / ANNOTATIONS).write_text(json.dumps({"annotations": told}))
+    found = read(open_questions(vqa / QUESTIONS))
+    assert isinstance(found[0], Question)
+    twice = "42001: 2 questions have this id"
+    assert found[1:] == [twice, "73000: 2 annotations have this id", twice]
+
+
+def test_images_of_questions_are_found_though_the_first_is_missing(vqa: Path) -> None:
+    (vqa / "val2014" / "COCO_val2014_000000000042.jpg").unlink()
+    first, _, third = read(open_questions(vqa / QUESTIONS))
+    assert "is not there" in str(first)
+    assert isinstance(third, Question)
