@@ -157,7 +157,8 @@ def _members(file: BinaryIO, size: int) -> tuple[list[Member], str]:
         # the end is not where it should be
         with contextlib.suppress(Exception), tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if not 0 <= member.offset_data <= member.offset_data + member.size <= size:
+                length = 0 if member.issparse() else member.size  # a sparse one's is its size when unpacked
+                if not 0 <= member.offset_data <= member.offset_data + length <= size:
                     break
                 if member.isdir() or is_sidecar(member.name):
                     continue

@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float16, Int
 from safetensors import SafetensorError, safe_open
 
 from limber_interp.datasets import Rejected, Rejections
+from limber_interp.datasets.base import flaw, one_line, parsed, shown
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder
 from limber_interp.weights import read_json
@@ -17,6 +18,20 @@ from limber_interp.weights import read_json
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 MEND = "remove the two files of this number, and run limber_interp.encode again"
+
+
+class Line(NamedTuple):
+    """What a shard says of an example.
+
+    Attributes:
+        captions: none where it is rejected.
+        encoded: whether it has a row of encodings, which one may have that is rejected by now.
+    """
+
+    key: str
+    captions: tuple[str, ...]
+    rejected: Rejected | None
+    encoded: bool
 
 
 class Encodings:
@@ -96,18 +111,17 @@ class Encodings:
     def _open(self, shard: int, count: int) -> Any:
         weights, lines = shard_paths(self.folder, shard)
         try:
-            rows = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
+            rows = read_lines(lines)
             n_kept = 0
-            for index, row in enumerate(rows, shard * self._shard_size):
+            for index, line in enumerate(rows, shard * self._shard_size):
                 self._row.append(n_kept)
-                self.keys.append(row["key"])
-                self._captions.append(tuple(row.get("captions", ())))
-                if "rejected" in row:
-                    self.rejected[index] = Rejected(row["key"], row["rejected"])
-                else:
-                    n_kept += 1
+                self.keys.append(line.key)
+                self._captions.append(line.captions)
+                if line.rejected is not None:
+                    self.rejected[index] = line.rejected
+                n_kept += line.encoded
             encodings = safe_open(weights, framework="numpy").get_slice("encodings")
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{weights}: cannot be read: {error}; {MEND}") from error
         expected = [n_kept, self.n_positions, self.d_encoder]
         if len(rows) != count or encodings.get_shape() != expected:
@@ -144,6 +158,29 @@ def open_encodings(folder: str | Path, encoder: Encoder | None = None) -> Encodi
 def is_encodings(folder: str | Path) -> bool:
     """Whether a path is a folder of encodings."""
     return (Path(folder) / MANIFEST).is_file()
+
+
+def read_lines(path: Path) -> list[Line]:
+    """What a shard's lines say of its examples.
+
+    Captions are read by the rules of the data sets, whatever they were when they were stored: those that cannot be used
+    reject their example, which keeps its row of encodings.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, or a line in it is none that `encode` writes.
+    """
+    found = []
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        match parsed(text):
+            case {"key": str() as key, "rejected": str() as reason}:
+                found.append(Line(key, (), Rejected(key, reason), encoded=False))
+            case {"key": str() as key, "captions": [_, *_] as told} if all(isinstance(said, str) for said in told):
+                flaws = [f"a caption {why}: {shown(said)}" for said in told if (why := flaw(said))]
+                captions = () if flaws else tuple(map(one_line, told))
+                found.append(Line(key, captions, Rejected(key, flaws[0]) if flaws else None, encoded=True))
+            case other:
+                raise ValueError(f"line {number} of {path.name} is none of an example: {shown(other)}")
+    return found
 
 
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:

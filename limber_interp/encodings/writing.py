@@ -25,7 +25,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from limber_interp.datasets import Dataset, Example, Rejected, Rejections, fingerprint
-from limber_interp.encodings.reading import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
+from limber_interp.encodings.reading import (
+    MANIFEST,
+    MEND,
+    REJECTED,
+    Encodings,
+    Line,
+    open_encodings,
+    read_lines,
+    shard_paths,
+)
 from limber_interp.errors import InputError
 from limber_interp.images import describe, load_image
 from limber_interp.models.encoders import Encoder
@@ -78,14 +87,12 @@ def encode(
         for shard in progress(range(n_shards), "Encoding"):
             start = shard * shard_size
             weights, lines = shard_paths(out, shard)
-            if weights.exists():
-                rows = _known(lines)
-            else:
+            if not weights.exists():
                 indices = range(start, min(start + shard_size, len(dataset)))
-                rows = _encode_shard(encoder, dataset, indices, weights, lines, batch_size, pool)
-            for index, row in enumerate(rows, start):
-                if "rejected" in row:
-                    rejections.add(index, Rejected(row["key"], row["rejected"]))
+                _encode_shard(encoder, dataset, indices, weights, lines, batch_size, pool)
+            for index, line in enumerate(_known(lines), start):
+                if line.rejected is not None:
+                    rejections.add(index, line.rejected)
             rejections.check()
     rejections.write()
     # Also where the shards are whole, but too much of them was rejected then
@@ -148,7 +155,7 @@ def _encode_shard(
     lines: Path,
     batch_size: int,
     pool: ThreadPoolExecutor,
-) -> list[dict[str, Any]]:
+) -> None:
     rows: list[dict[str, Any]] = []
     encoded = [torch.empty(0, encoder.n_positions, encoder.d_encoder, dtype=torch.float16)]
     for start in range(0, len(indices), batch_size):
@@ -165,13 +172,11 @@ def _encode_shard(
     write_atomically(lines, lambda path: path.write_text(text, encoding="utf-8"))
     metadata = {"encoder": f"{encoder.name} {encoder.sha256}"}  # of several keys the order would be another every time
     write_atomically(weights, lambda path: save_file({"encodings": torch.cat(encoded)}, path, metadata))
-    return rows
 
 
-def _known(lines: Path) -> list[dict[str, Any]]:
+def _known(lines: Path) -> list[Line]:
     try:
-        with lines.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+        return read_lines(lines)
     except (OSError, ValueError) as error:
         raise InputError(f"{lines}: cannot be read: {error}; {MEND}") from error
 

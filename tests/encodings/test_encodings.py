@@ -189,3 +189,43 @@ def test_no_room_for_the_encodings(encoder: Encoder, folder: Path, tmp_path: Pat
         encode(encoder, open_dataset(folder), tmp_path / "e")
     assert "9 images x 4 positions x 256 x 2 bytes = 0.000 GiB; free: 0.0 GiB" in caplog.text
     assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_captions_that_cannot_be_used_are_rejected_though_they_were_stored(
+    encoder: Encoder, folder: Path, tmp_path: Path
+) -> None:
+    """Encodings of before that rule gave a lone surrogate to the tokenizer, in the middle of training."""
+    out = tmp_path / "e"
+    whole = encode(encoder, open_dataset(folder), out, shard_size=5)
+    lines = [json.loads(line) for line in (out / "00000.jsonl").read_text().splitlines()]
+    lines[1]["captions"] = ["a dog", "a \ud83d"]
+    lines[2]["captions"] = [" a bus\n"]
+    (out / "00000.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = open_encodings(out)
+    assert found.captions(1) == ()
+    assert found.captions(2) == ("a bus",)
+    kept = np.array([0, 2, 3, 4, 5, 6, 7, 8])
+    assert np.flatnonzero(found.kept).tolist() == kept.tolist()
+    np.testing.assert_array_equal(found[:], whole.encoding(kept))
+    reason = r"a caption has half of a surrogate pair (U+D83D) at character 2: 'a \ud83d'"
+    assert found.rejections(tmp_path / "r.jsonl").rows() == [(1, "0/001", reason)]
+    again = encode(encoder, open_dataset(folder), out, shard_size=5, max_rejected=0.2)
+    assert np.flatnonzero(~again.kept).tolist() == [1]
+    [listed] = map(json.loads, (out / "rejected.jsonl").read_text().splitlines())
+    assert (listed["index"], listed["reason"]) == (1, reason)
+
+
+@pytest.mark.parametrize(
+    "line", ["5", "[]", "{}", '{"key": 5, "captions": ["a"]}', '{"key": "a", "captions": "a"}',
+             '{"key": "a", "captions": []}', '{"key": "a", "captions": [5]}', '{"key": "a", "rejected": 5}']
+)  # fmt: skip
+def test_lines_that_are_of_no_example(encoder: Encoder, folder: Path, tmp_path: Path, line: str) -> None:
+    """Some raised a TypeError, and a bare string was read as one caption per letter."""
+    encode(encoder, open_dataset(folder), tmp_path / "e")
+    lines = (tmp_path / "e/00000.jsonl").read_text().splitlines()
+    (tmp_path / "e/00000.jsonl").write_text("\n".join([*lines[:2], line, *lines[3:]]) + "\n")
+    message = "line 3 of 00000.jsonl is none of an example: .*; remove the two files of this number"
+    with pytest.raises(InputError, match=message):
+        open_encodings(tmp_path / "e")
+    with pytest.raises(InputError, match=message):
+        encode(encoder, open_dataset(folder), tmp_path / "e")
