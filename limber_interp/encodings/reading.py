@@ -1,7 +1,6 @@
 """Reading encodings from the shards that `encode` wrote: by index, memory-mapped."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,11 +53,18 @@ class Encodings:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
         try:
-            self.name: str = self.manifest["source"]["name"]
+            source = self.manifest["source"]
+            self.name: str = source["name"]
             self.n_positions, self.d_encoder = self.manifest["shape"]
             self._shard_size: int = self.manifest["shard_size"]
-            count: int = self.manifest["source"]["count"]
-            n_shards = math.ceil(count / self._shard_size)
+            count: int = source["count"]
+            encoder = self.manifest["encoder"]
+            texts = self.name, encoder["name"], encoder["sha256"]
+            numbers = count, self._shard_size, self.n_positions, self.d_encoder
+            if not all(isinstance(text, str) for text in texts) or not isinstance(encoder["preprocessing"], dict):
+                raise ValueError("a name is no text, or the preprocessing no object")
+            if not all(isinstance(number, int) and number > 0 for number in numbers):
+                raise ValueError("a number is none, or below 1")
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.folder / MANIFEST}: not of encodings: {error!r}") from error
         if "kept" not in self.manifest:
@@ -67,8 +73,8 @@ class Encodings:
         self.keys: list[str] = []
         self._captions: list[tuple[str, ...]] = []
         self._row: list[int] = []  # of each index in its shard
-        sizes = [min(self._shard_size, count - shard * self._shard_size) for shard in range(n_shards)]
-        self._shards = [self._open(shard, size) for shard, size in enumerate(sizes)]
+        starts = range(0, count, self._shard_size)
+        self._shards = [self._open(i, min(self._shard_size, count - start)) for i, start in enumerate(starts)]
         self.kept = np.array([bool(captions) for captions in self._captions])
 
     def __len__(self) -> int:
