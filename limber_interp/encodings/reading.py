@@ -1,15 +1,16 @@
 """Reading encodings from the shards that `encode` wrote: by index, memory-mapped."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Int
 from safetensors import SafetensorError, safe_open
 
 from limber_interp.datasets import Rejected, Rejections
-from limber_interp.datasets.base import flaw, one_line, parsed, shown
+from limber_interp.encodings.lines import read_lines
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder
 from limber_interp.weights import read_json
@@ -17,20 +18,6 @@ from limber_interp.weights import read_json
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 MEND = "remove the two files of this number, and run limber_interp.encode again"
-
-
-class Line(NamedTuple):
-    """What a shard says of an example.
-
-    Attributes:
-        captions: none where it is rejected.
-        encoded: whether it has a row of encodings, which one may have that is rejected by now.
-    """
-
-    key: str
-    captions: tuple[str, ...]
-    rejected: Rejected | None
-    encoded: bool
 
 
 class Encodings:
@@ -53,18 +40,11 @@ class Encodings:
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
         try:
-            source = self.manifest["source"]
-            self.name: str = source["name"]
+            self.name: str = self.manifest["source"]["name"]
             self.n_positions, self.d_encoder = self.manifest["shape"]
             self._shard_size: int = self.manifest["shard_size"]
-            count: int = source["count"]
-            encoder = self.manifest["encoder"]
-            texts = self.name, encoder["name"], encoder["sha256"]
-            numbers = count, self._shard_size, self.n_positions, self.d_encoder
-            if not all(isinstance(text, str) for text in texts) or not isinstance(encoder["preprocessing"], dict):
-                raise ValueError("a name is no text, or the preprocessing no object")
-            if not all(isinstance(number, int) and number > 0 for number in numbers):
-                raise ValueError("a number is none, or below 1")
+            count: int = self.manifest["source"]["count"]
+            n_shards = math.ceil(count / self._shard_size)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.folder / MANIFEST}: not of encodings: {error!r}") from error
         if "kept" not in self.manifest:
@@ -73,8 +53,8 @@ class Encodings:
         self.keys: list[str] = []
         self._captions: list[tuple[str, ...]] = []
         self._row: list[int] = []  # of each index in its shard
-        starts = range(0, count, self._shard_size)
-        self._shards = [self._open(i, min(self._shard_size, count - start)) for i, start in enumerate(starts)]
+        sizes = [min(self._shard_size, count - shard * self._shard_size) for shard in range(n_shards)]
+        self._shards = [self._open(shard, size) for shard, size in enumerate(sizes)]
         self.kept = np.array([bool(captions) for captions in self._captions])
 
     def __len__(self) -> int:
@@ -164,29 +144,6 @@ def open_encodings(folder: str | Path, encoder: Encoder | None = None) -> Encodi
 def is_encodings(folder: str | Path) -> bool:
     """Whether a path is a folder of encodings."""
     return (Path(folder) / MANIFEST).is_file()
-
-
-def read_lines(path: Path) -> list[Line]:
-    """What a shard's lines say of its examples.
-
-    Captions are read by the rules of the data sets, whatever they were when they were stored: those that cannot be used
-    reject their example, which keeps its row of encodings.
-
-    Raises:
-        OSError, ValueError: the file cannot be read, or a line in it is none that `encode` writes.
-    """
-    found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        match parsed(text):
-            case {"key": str() as key, "rejected": str() as reason}:
-                found.append(Line(key, (), Rejected(key, reason), encoded=False))
-            case {"key": str() as key, "captions": [_, *_] as told} if all(isinstance(said, str) for said in told):
-                flaws = [f"a caption {why}: {shown(said)}" for said in told if (why := flaw(said))]
-                captions = () if flaws else tuple(map(one_line, told))
-                found.append(Line(key, captions, Rejected(key, flaws[0]) if flaws else None, encoded=True))
-            case other:
-                raise ValueError(f"line {number} of {path.name} is none of an example: {shown(other)}")
-    return found
 
 
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:

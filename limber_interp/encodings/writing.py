@@ -25,16 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from limber_interp.datasets import Dataset, Example, Rejected, Rejections, fingerprint
-from limber_interp.encodings.reading import (
-    MANIFEST,
-    MEND,
-    REJECTED,
-    Encodings,
-    Line,
-    open_encodings,
-    read_lines,
-    shard_paths,
-)
+from limber_interp.encodings.lines import Line, read_lines
+from limber_interp.encodings.reading import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
 from limber_interp.errors import InputError
 from limber_interp.images import describe, load_image
 from limber_interp.models.encoders import Encoder

@@ -229,28 +229,3 @@ def test_lines_that_are_of_no_example(encoder: Encoder, folder: Path, tmp_path: 
         open_encodings(tmp_path / "e")
     with pytest.raises(InputError, match=message):
         encode(encoder, open_dataset(folder), tmp_path / "e")
-
-
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [("shard_size", 0), ("shard_size", 0.5), ("shard_size", None), ("shape", [2, "4"]), ("shape", [0, 4]), ("shape", 5),
-     ("source", []), ("source", {"name": "a", "count": -1}), ("source", {"name": 5, "count": 1}),
-     ("encoder", {"name": "a"})],
-)  # fmt: skip
-def test_a_manifest_that_is_of_no_encodings(encoder: Encoder, folder: Path, tmp_path: Path, part: str, value) -> None:
-    """Some divided by zero, and raised a TypeError when the first encoding was asked for."""
-    encode(encoder, open_dataset(folder), tmp_path / "e")
-    manifest = json.loads((tmp_path / "e/manifest.json").read_text())
-    (tmp_path / "e/manifest.json").write_text(json.dumps({**manifest, part: value}))
-    with pytest.raises(InputError, match=r"manifest\.json: not of encodings: "):
-        open_encodings(tmp_path / "e")
-
-
-def test_a_manifest_of_more_shards_than_there_are(encoder: Encoder, folder: Path, tmp_path: Path) -> None:
-    """A list of all of them was made first, which took minutes and the memory."""
-    encode(encoder, open_dataset(folder), tmp_path / "e")
-    manifest = json.loads((tmp_path / "e/manifest.json").read_text())
-    manifest["source"]["count"] = 10**300
-    (tmp_path / "e/manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"00000\.safetensors: found 9 lines"):
-        open_encodings(tmp_path / "e")
