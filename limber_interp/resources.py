@@ -27,7 +27,7 @@ def example_image() -> Path:
         InputError: the embedded suite is not here.
     """
     folder = weights_dir() / "emoji" / "scenes" / "images"
-    images = sorted(path for path in folder.glob("*") if path.is_file())
+    images = sorted(path for path in folder.glob("*") if path.is_file() and path.name[0] != ".")
     if not images:
         raise InputError(f"no bundled scene in {folder}: name an image, or make the embedded suite with `make suite`")
     return images[0]

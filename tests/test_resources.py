@@ -4,6 +4,7 @@ import pytest
 
 from limber_interp import resources
 from limber_interp.errors import InputError, nearest
+from limber_interp.probes.controls import bundled_scenes
 
 
 @pytest.fixture
@@ -24,9 +25,11 @@ def test_a_checkout_and_a_wheel(package, installed: bool):
     scenes.mkdir(parents=True)
     (scenes / "b.png").touch()
     (scenes / "a.png").touch()
+    (scenes / "._a.png").touch()  # macOS puts these beside files that it copies, and they sort first
     assert resources.configs_dir() == root / "configs"
     assert resources.weights_dir() == root / "limber_weights"
     assert resources.example_image() == scenes / "a.png"
+    assert bundled_scenes() == [scenes / "a.png", scenes / "b.png"]
     assert resources.resolve("limber_weights/emoji/scenes") == scenes.parent
     assert resources.resolve("limber_weights/not/there") == root / "limber_weights" / "not" / "there"
 

@@ -51,9 +51,9 @@ class Rejected(Exception):
     """An example that cannot be used, and why. Nothing is put in its place, and nothing moves up to it."""
 
     def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key}: {reason}")
+        super().__init__(one_line(f"{key}: {reason}"))
         self.key = key
-        self.reason = " ".join(reason.split())  # one line
+        self.reason = one_line(reason)
 
 
 @runtime_checkable

@@ -1,5 +1,6 @@
 """COCO's captions: one JSON file, and a folder of images."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,7 @@ class CocoDataset:
             raise InputError(f"{path}: no image in it")
         self.times = Counter(key for key, _ in self.rows)
         self.images = self._find_images() if images is None else Path(images)
-        if not self.images.is_dir():
+        if not os.path.isdir(self.images):
             raise InputError(f"{self.images}: no such folder of images")
 
     def __len__(self) -> int:

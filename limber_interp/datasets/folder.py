@@ -22,7 +22,7 @@ class FolderDataset:
     JSON files that lie elsewhere in `image_data` are no records, which is logged.
 
     Raises:
-        InputError: no such file in the folder.
+        InputError: no such file in the folder, or a part of it that cannot be read.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,12 +76,20 @@ class FolderDataset:
 def _records(below: Path) -> tuple[list[Path], list[Path]]:
     """JSON files where LIMBER has them, and those one level above or below, each sorted."""
     found: tuple[list[Path], list[Path]] = ([], [])
-    for folder, folders, files in os.walk(below, followlinks=True):  # links: data sets are often put together by them
+    for folder, folders, files in os.walk(
+        below, onerror=_refuse, followlinks=True
+    ):  # data sets are put together by links
         depth = len(Path(folder).relative_to(below).parts)
         names = [name for name in files if name.lower().endswith(".json") and not is_sidecar(name)]
         found[depth != 1].extend(Path(folder, name) for name in names)
         folders[:] = [] if depth == 2 else [name for name in folders if not is_sidecar(f"{name}/")]
     return sorted(found[0]), sorted(found[1])
+
+
+def _refuse(error: OSError) -> None:
+    """What `os.walk` would leave out without a word."""
+    if not isinstance(error, FileNotFoundError):
+        raise InputError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
 
 def _metadata(key: str, value: Any) -> dict[str, Any]:

@@ -44,7 +44,10 @@ def open_dataset(path: str | Path, images: str | Path | None = None) -> Dataset:
         raise InputError(f"--images {images}: only COCO captions and tables take it, and {path} is neither")
     if os.path.isdir(path / "image_data"):
         return FolderDataset(path)
-    found = list(_found(path))
+    try:
+        found = list(_found(path))
+    except (OSError, ValueError) as error:  # ValueError: a pattern with NUL
+        raise InputError(f"{path}: cannot be read: {error}") from error
     shards = [shard for shard in found if shard.suffix.lower() == ".tar"]
     compressed = [shard for shard in found if shard.name.lower().endswith(COMPRESSED)]
     if shards:

@@ -1,5 +1,6 @@
 """Questions on images, with their answers: VQA v2's files, or LIMBER's folder format with questions in its metadata."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -82,13 +83,13 @@ def open_questions(
         InputError: nothing is there, it is neither format, or there are no answers.
     """
     path = Path(path)
-    if path.is_file() and path.suffix.lower() == ".json":
+    if is_file(path) and path.suffix.lower() == ".json":
         return _read_vqa(path, images, annotations)
-    if (path / "image_data").is_dir():
+    if os.path.isdir(path / "image_data"):
         if images is not None or annotations is not None:
             raise InputError(f"{path}: a folder in LIMBER's format names its images and has its answers itself")
         return _read_folder(path)
-    reason = "neither" if path.exists() else "not there"
+    reason = "neither" if os.path.exists(path) else "not there"
     raise InputError(f"{path}: {reason}; expected VQA v2's questions .json, or LIMBER's folder with questions")
 
 
@@ -110,7 +111,7 @@ def _read_folder(folder: Path) -> QuestionSet:
 
 def _read_vqa(path: Path, images: str | Path | None, annotations: str | Path | None) -> QuestionSet:
     answers = Path(annotations) if annotations is not None else _annotations_of(path)
-    if not answers.is_file():
+    if not is_file(answers):
         raise InputError(f"{path}: its answers are missing: {answers} is not there; name VQA's file of annotations")
     content = _read(path, "questions")
     asked, subtype = content["questions"], str(content.get("data_subtype", ""))
@@ -166,7 +167,7 @@ def _find_images(
         raise InputError(
             f"{path}: its images ({names[0][0]} …) are not beside it; name their folder with --question-images"
         )
-    if not Path(images).is_dir():
+    if not os.path.isdir(images):
         raise InputError(f"{images}: no such folder of images")
     return Path(images), 0  # the first may be the only ones that are missing
 

@@ -10,6 +10,7 @@ from jaxtyping import Float16, Int
 from safetensors import SafetensorError, safe_open
 
 from limber_interp.datasets import Rejected, Rejections
+from limber_interp.datasets.base import is_file
 from limber_interp.encodings.lines import read_lines
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder
@@ -143,7 +144,7 @@ def open_encodings(folder: str | Path, encoder: Encoder | None = None) -> Encodi
 
 def is_encodings(folder: str | Path) -> bool:
     """Whether a path is a folder of encodings."""
-    return (Path(folder) / MANIFEST).is_file()
+    return is_file(Path(folder) / MANIFEST)
 
 
 def shard_paths(folder: Path, shard: int) -> tuple[Path, Path]:

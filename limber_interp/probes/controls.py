@@ -152,7 +152,7 @@ def others_of(
 def bundled_scenes() -> list[ImageSource]:
     """As many bundled scenes as a control needs, and one more, because the image looked at may be one of them."""
     folder = weights_dir() / "emoji" / "scenes" / "images"
-    return list(sorted(path for path in folder.glob("*") if path.is_file())[: N_OTHERS + 1])
+    return list(sorted(path for path in folder.glob("*") if path.is_file() and path.name[0] != ".")[: N_OTHERS + 1])
 
 
 def _with_norms_of(soft_prompt: Tensor, drawn: Tensor) -> Tensor:

@@ -222,3 +222,15 @@ def test_records_that_lie_elsewhere_are_logged_and_macos_files_are_nothing(folde
     [line] = caplog.messages
     first = folder / "image_data/0/a/9.json"
     assert line == f"{folder}: 2 JSON files that do not lie in image_data/<n>/ are not used; the first: {first}"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\0*.tar", "x" * 5000, "\ud83d", "[z-a", "{2..1}.tar"])
+def test_paths_that_are_none(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InputError):
+        open_dataset(tmp_path / path)
+    with pytest.raises(InputError):
+        open_questions(tmp_path / path)
+
+
+def test_a_reason_is_one_line() -> None:
+    assert str(Rejected("a\nb", "no\n image")) == "a b: no image"

@@ -9,7 +9,7 @@ import torch
 
 from limber_interp.config import load_config
 from limber_interp.datasets import open_dataset, read_folder
-from limber_interp.encodings import encode, open_encodings
+from limber_interp.encodings import encode, is_encodings, open_encodings
 from limber_interp.errors import InputError
 from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.limber import Limber
@@ -229,3 +229,9 @@ def test_lines_that_are_of_no_example(encoder: Encoder, folder: Path, tmp_path: 
         open_encodings(tmp_path / "e")
     with pytest.raises(InputError, match=message):
         encode(encoder, open_dataset(folder), tmp_path / "e")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a\0b", "x" * 5000])
+def test_paths_that_are_of_no_encodings(tmp_path: Path, name: str) -> None:
+    """The last raised an OSError."""
+    assert not is_encodings(tmp_path / name)
