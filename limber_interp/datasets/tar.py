@@ -158,7 +158,8 @@ def _members(file: BinaryIO, size: int) -> tuple[list[Member], str]:
         with contextlib.suppress(Exception), tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 length = 0 if member.issparse() else member.size  # a sparse one's is its size when unpacked
-                if not 0 <= member.offset_data <= member.offset_data + length <= size:
+                # A negative size would lead back to a header that has been read, again and again
+                if tar.offset < member.offset_data or member.offset_data + length > size:
                     break
                 if member.isdir() or is_sidecar(member.name):
                     continue

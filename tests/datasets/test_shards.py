@@ -219,3 +219,20 @@ def test_a_shard_that_changed_since_it_was_opened(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(Rejected, match=r"s\.tar/0: .*s\.tar cannot be read: No such file"):
         dataset[0]
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_SPARSE, b"?"])
+def test_a_member_of_a_negative_size_is_a_tear(tmp_path: Path, kind: bytes) -> None:
+    """tarfile goes back by it, and came to the same member for ever."""
+    path = shard(tmp_path / "s.tar", [("0.png", IMAGE), ("0.txt", TEXT), ("1.png", IMAGE), ("1.txt", TEXT)])
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        start = tar.getmembers()[2].offset
+    header = content[start : start + tarfile.BLOCKSIZE]
+    header[124:136] = (-2 * tarfile.BLOCKSIZE).to_bytes(12, "big", signed=True)
+    header[156:157] = kind
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    content[start : start + tarfile.BLOCKSIZE] = header
+    path.write_bytes(content)
+    assert read(path) == ["s.tar/0", "s.tar: torn, or no tar file: 1 examples lie whole before the tear"]
