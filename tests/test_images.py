@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from limber_interp import images
 from limber_interp.errors import InputError
-from limber_interp.images import image_hash, load_image
+from limber_interp.images import fetching, image_hash, load_image
 from limber_interp.urls import MAX_REDIRECTS
 from tests.file_server import QuietHandler, running
 
@@ -228,7 +227,7 @@ class Server(QuietHandler):
         elif kind == "short":
             self.answer(self.good, **{"Content-Length": str(len(self.good) + 10)})
         elif kind == "huge":
-            self.answer(bytes(images.URL_MAX_BYTES + 1))
+            self.answer(bytes(fetching.URL_MAX_BYTES + 1))
         elif kind == "text":
             self.answer(b"<html>not found</html>")
         elif kind == "drip":
@@ -249,8 +248,8 @@ class Server(QuietHandler):
 @pytest.fixture
 def url(monkeypatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(images, "URL_TIMEOUT", 300.0)  # a busy machine may take long
-    monkeypatch.setattr(images, "URL_MAX_BYTES", 2**20)
+    monkeypatch.setattr(fetching, "URL_TIMEOUT", 300.0)  # a busy machine may take long
+    monkeypatch.setattr(fetching, "URL_MAX_BYTES", 2**20)
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server, running(server):
         yield f"http://127.0.0.1:{server.server_address[1]}"
 
@@ -277,7 +276,7 @@ def test_a_url(url: str):
 )
 def test_bad_urls(url: str, path: str, message: str, monkeypatch):
     if path in ("drip", "stall"):
-        monkeypatch.setattr(images, "URL_TIMEOUT", 0.5)
+        monkeypatch.setattr(fetching, "URL_TIMEOUT", 0.5)
     with pytest.raises(InputError, match=message) as caught:
         load_image(f"{url}/{path}")
     assert str(caught.value).startswith(f"{url}/{path}: ")

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from limber_interp.images import describe, distinct, image_hash, load_image
-from limber_interp.models.limber import ImageSource, Limber, PromptPart
+from limber_interp.images import ImageSource, describe, distinct, each, image_hash, load_image
+from limber_interp.models.limber import Limber, PromptPart
 from limber_interp.probes.controls import noise
 from limber_interp.records import Caption, Captions
 
 
 def captions(
     model: Limber,
-    images: Sequence[ImageSource],
+    images: ImageSource | Iterable[ImageSource],
     prompt: str = "A picture of",
     max_new_tokens: int = 20,
     temperature: float = 0.0,
@@ -36,6 +36,7 @@ def captions(
     Raises:
         InputError: a setting out of its range, or an image that cannot be opened (before any is captioned).
     """
+    images = list(each(images))
     for image in images:  # opened again in batches: all at once they may not fit into memory
         load_image(image)
     names = [describe(image) for image in images]

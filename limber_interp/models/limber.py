@@ -9,14 +9,13 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
-from limber_interp.images import describe, distinct, image_hash, load_image
+from limber_interp.images import ImageSource, describe, distinct, each, image_hash, is_one_image, load_image
 from limber_interp.layout import Layout
 from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.generation import generate
@@ -30,9 +29,8 @@ from limber_interp.resources import resolve
 
 logger = logging.getLogger(__name__)
 
-ImageSource: TypeAlias = str | Path | bytes | Image.Image
-# In a prompt a plain string is text; an image is a Path, bytes, PIL, or a soft prompt (prompt_pos, d_model)
-PromptPart: TypeAlias = str | Path | bytes | Image.Image | Tensor
+# In a prompt a plain string is text; an image is any other ImageSource, or a soft prompt (prompt_pos, d_model)
+PromptPart: TypeAlias = ImageSource | Tensor
 
 
 UNTRAINED = "none"  # as a config's `projection`
@@ -77,12 +75,11 @@ class Limber:
     # From images to the residual stream
 
     def preprocess(self, images: ImageSource | Sequence[ImageSource]) -> Float[Tensor, "batch 3 height width"]:
-        """Open images (paths, URLs, bytes, PIL) and turn them into what the encoder is given."""
-        if isinstance(images, ImageSource):
-            images = [images]
-        if not images:
+        """Open images (paths, URLs, bytes, files, PIL, arrays) and turn them into what the encoder is given."""
+        pixels = [self.encoder.preprocess(load_image(image)) for image in each(images)]
+        if not pixels:
             raise InputError("no image given")
-        return torch.stack([self.encoder.preprocess(load_image(image)) for image in images]).to(self.device)
+        return torch.stack(pixels).to(self.device)
 
     @torch.no_grad()
     def encode(
@@ -103,7 +100,8 @@ class Limber:
     def embed(self, prompt: PromptPart | Sequence[PromptPart] | Sequence[Sequence[PromptPart]]) -> Prompt:
         """Lay images and texts one after the other: `[image, "A picture of"]`, or a list of such lists.
 
-        A string is text; an image is a `Path`, bytes, a PIL image, or a soft prompt (prompt_pos, d_model) of your own.
+        A string is text; an image is a `Path`, bytes, an open file, a PIL image, a numpy array, or a soft prompt
+        (prompt_pos, d_model) of your own.
         A part that stands alone is the whole prompt. No beginning-of-text token is put before; texts are tokenised each
         on its own.
 
@@ -193,7 +191,7 @@ class Limber:
         Raises:
             InputError: a setting out of its range, or an image that cannot be opened.
         """
-        if isinstance(images, ImageSource):
+        if is_one_image(images):
             return self.caption([images], prompt, max_new_tokens, temperature, top_k, top_p, seed, use_cache)[0]
         embedded = self.embed([[soft_prompt, prompt] for soft_prompt in self.soft_prompt(images)])
         continuations = self.generate(embedded, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
@@ -218,8 +216,9 @@ class Limber:
         """Whether the projection says which encoder and language model it was trained with (then these are they)."""
         return {"encoder", "lm"} <= self.projection.trained_with.keys()
 
-    def manifest(self, images: Sequence[ImageSource] = (), seed: int | None = None) -> Manifest:
+    def manifest(self, images: ImageSource | Sequence[ImageSource] = (), seed: int | None = None) -> Manifest:
         """What produces the results of this model on these images."""
+        images = list(each(images))
         names = distinct([describe(image) for image in images])
         return Manifest(
             config=self.config.model_dump(),
@@ -228,7 +227,7 @@ class Limber:
             device=str(self.device),
             seed=self.config.seed if seed is None else seed,
             preprocessing=self.encoder.preprocessing,
-            images={name: image_hash(load_image(image)) for name, image in zip(names, images, strict=True)},
+            images={name: image_hash(image) for name, image in zip(names, images, strict=True)},
             notes=self.notes,
         )
 

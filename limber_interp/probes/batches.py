@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import describe, image_hash, load_image
-from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.images import ImageSource, describe, image_hash, load_image
+from limber_interp.models.limber import Limber
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
+from limber_interp.images import ImageSource
 from limber_interp.models.encoders import Encoder, load_encoder
-from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.models.limber import Limber
 from limber_interp.resources import weights_dir
 
 Level = Literal["none", "fast", "full"]

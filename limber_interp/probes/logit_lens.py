@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import distinct
+from limber_interp.images import ImageSource, distinct, each
 from limber_interp.layout import Positions
-from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.models.limber import Limber
 from limber_interp.models.prompt import Prompt
 from limber_interp.probes.batches import Batch, batches
 from limber_interp.probes.controls import (
@@ -103,8 +103,7 @@ def logit_lens(
             notes = ("controls of whole prompts: noise in the images' places alone",)
         found = list(probe.over_prompts(images_or_prompt, names[:1]))
     else:
-        given = [images_or_prompt] if isinstance(images_or_prompt, ImageSource) else images_or_prompt
-        found = list(probe.over(progress(given), prompt, names, keep_seen))
+        found = list(probe.over(progress(each(images_or_prompt)), prompt, names, keep_seen))
         if not found:
             raise InputError("no image given")
         if "other_images" in names:

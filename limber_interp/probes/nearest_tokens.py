@@ -10,8 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import distinct
-from limber_interp.models.limber import ImageSource, Limber
+from limber_interp.images import ImageSource, distinct, each
+from limber_interp.models.limber import Limber
 from limber_interp.probes.batches import batches
 from limber_interp.probes.controls import (
     DESCRIPTIONS,
@@ -85,8 +85,7 @@ def nearest_tokens(
     check_k(k, lens)
     probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, Substitutes(model, seed), n_draws)
 
-    given = [images] if isinstance(images, ImageSource) else images
-    found = list(probe.over(progress(given), batch_size, keep_seen))
+    found = list(probe.over(progress(each(images)), batch_size, keep_seen))
     if not found:
         raise InputError("no image given")
     if "other_images" in names:

@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,143 @@ def test_nfresnet_sees_plain_pixels(world):
     expected = torch.tensor([1, 128 / 255, 0]).view(3, 1, 1).expand(3, 64, 64)
     torch.testing.assert_close(pixels, expected)
     assert torch.equal(pixels, encoder.preprocess(Image.fromarray(wide)))
+
+
+def described_anew(world, tmp_path, name: str, file: str, **changed) -> str:
+    """A copy of an encoder's folder whose description says something else; None leaves a key out."""
+    folder = Path(shutil.copytree(world.encoder(name), tmp_path / name))
+    described = {**json.loads((folder / file).read_text()), **changed}
+    (folder / file).write_text(json.dumps({key: value for key, value in described.items() if value is not None}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"do_normalize": False},
+        {"do_normalize": False, "image_mean": None, "image_std": None},
+        {"do_rescale": False},
+        {"do_rescale": False, "do_normalize": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_center_crop": True, "crop_size": 64},
+        {"do_center_crop": True, "size": {"height": 75, "width": 91}, "crop_size": {"height": 64, "width": 64}},
+        {"do_center_crop": True, "size": {"shortest_edge": 75}, "crop_size": 64},
+        {"do_center_crop": True, "size": 49, "crop_size": 64},  # smaller than the crop, which pads
+        {"do_center_crop": True, "do_resize": False, "crop_size": 64, "resample": None},
+        {"size": 64, "resample": 2},
+        {"size": [64, 64], "do_reduce_labels": True},
+        {"image_mean": 0.25, "image_std": [0.5, 0.25, 0.125]},
+    ],
+    ids=str,
+)
+def test_beits_preprocessor_is_obeyed(world, images, tmp_path, changed):
+    """All of these keys were read over, and pixels were off by up to 508."""
+    folder = described_anew(world, tmp_path, "beit", "preprocessor_config.json", **changed)
+    encoder = load(world, "beit", encoder_weights=folder)
+    processor = BeitImageProcessorPil.from_pretrained(folder)
+    odd = Image.fromarray(np.random.default_rng(2).integers(0, 256, (99, 58, 3), dtype=np.uint8))
+    for image in [*images, odd]:
+        pixels = encoder.preprocess(image)
+        expected = processor(image, return_tensors="pt")["pixel_values"][0]
+        torch.testing.assert_close(pixels, expected, check_dtype=False)  # of 8 bits, where nothing is done to them
+
+
+@pytest.mark.parametrize("changed", [{"do_rescale": False}, {"rescale_factor": 1 / 127.5}, {"do_normalize": False}])
+def test_visible_undoes_what_the_preprocessor_says(world, tmp_path, changed):
+    folder = described_anew(world, tmp_path, "beit", "preprocessor_config.json", **changed)
+    encoder = load(world, "beit", encoder_weights=folder)
+    square = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert np.array_equal(encoder.visible(encoder.preprocess(Image.fromarray(square))), square)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"size": 96}, "give images of 96 x 96 pixels; the encoder takes 64 x 64"),
+        ({"size": {"shortest_edge": 64}}, "give images of any number of pixels; the encoder takes 64 x 64"),
+        ({"do_resize": False}, "give images of any number of pixels; the encoder takes 64 x 64"),
+        ({"do_center_crop": True, "crop_size": 32}, "give images of 32 x 32 pixels; the encoder takes 64 x 64"),
+        ({"size": {"longest_edge": 64}}, "size: expected a number, or height and width, or shortest_edge; found"),
+        ({"do_center_crop": True, "crop_size": 0.5}, "crop_size: expected a number, or height and width; found 0.5"),
+        ({"do_normalize": "false"}, "do_normalize: expected true or false, found 'false'"),
+        ({"rescale_factor": "1/255"}, "rescale_factor: expected a number above 0, found '1/255'"),
+        ({"resample": [3]}, r"found resample \[3\], expected 2 or 3"),
+        ({"image_mean": [0.5, 0.5]}, r"image_mean: expected three numbers, found \[0.5, 0.5\]"),
+        ({"image_std": 0}, "image_std: expected numbers above 0, found 0"),
+        ({"image_std": None}, "key 'image_std' is missing"),
+    ],
+    ids=str,
+)
+def test_a_preprocessor_that_cannot_be_obeyed(world, tmp_path, changed, message):
+    folder = described_anew(world, tmp_path, "beit", "preprocessor_config.json", **changed)
+    with pytest.raises(InputError, match=f"^{folder}/preprocessor_config.json: .*{message}"):
+        load(world, "beit", encoder_weights=folder)
+
+
+def test_keys_that_nobody_knows_are_named(world, tmp_path, caplog):
+    folder = described_anew(world, tmp_path, "beit", "preprocessor_config.json", do_thumbnail=True, do_pad=True)
+    load(world, "beit", encoder_weights=folder)
+    assert caplog.messages == [
+        f"{folder}/preprocessor_config.json: keys that are not known, and not used: do_thumbnail"
+    ]
+
+
+@pytest.mark.parametrize(
+    "preprocess_cfg",
+    [
+        {},
+        {"interpolation": "bilinear", "resize_mode": "squash", "mean": 0.5},
+        {"interpolation": "random", "resize_mode": "shortest", "std": [0.5, 0.25, 0.125], "size": 7, "fill_color": 9},
+    ],
+    ids=str,
+)
+def test_clips_preprocessing_is_what_its_file_says(world, images, tmp_path, preprocess_cfg):
+    """Only mean and std were read."""
+    folder = described_anew(world, tmp_path, "clip", "open_clip_config.json", preprocess_cfg=preprocess_cfg)
+    cfg = open_clip.transform.merge_preprocess_dict(open_clip.transform.PreprocessCfg(), preprocess_cfg)
+    # The size is the architecture's: open_clip sets it last
+    reference = open_clip.transform.image_transform_v2(
+        open_clip.transform.PreprocessCfg(**{**cfg, "size": 64}), is_train=False
+    )
+    encoder = load(world, "clip", encoder_weights=folder)
+    for image in images:
+        torch.testing.assert_close(encoder.preprocess(image), reference(image))
+
+
+@pytest.mark.parametrize(
+    ("preprocess_cfg", "message"),
+    [
+        ({"resize_mode": "longest"}, "resize_mode: expected 'shortest' or 'squash', found 'longest'"),
+        ({"interpolation": ["bicubic"]}, r"interpolation: expected 'bicubic' or 'bilinear', found \['bicubic'\]"),
+        ({"mode": "L"}, "mode: expected 'RGB', found 'L'"),
+        ({"std": [1, 1, float("nan")]}, "std: expected three numbers"),
+        ([0.5], r"expected an object, found \[0.5\]"),
+    ],
+    ids=str,
+)
+def test_a_preprocess_cfg_that_cannot_be_obeyed(world, tmp_path, preprocess_cfg, message):
+    folder = described_anew(world, tmp_path, "clip", "open_clip_config.json", preprocess_cfg=preprocess_cfg)
+    with pytest.raises(InputError, match=f"^{folder}/open_clip_config.json: preprocess_cfg: {message}"):
+        load(world, "clip", encoder_weights=folder)
+
+
+def test_nfresnet_says_what_it_does_not_do(world, images, tmp_path, caplog):
+    """LIMBER gives plain pixels, whatever timm's description says."""
+    timms = {"input_size": [3, 64, 64], "mean": [0.485, 0.456, 0.406], "crop_pct": 0.94, "url": ""}
+    folder = described_anew(world, tmp_path, "nfresnet", "config.json", pretrained_cfg=timms)
+    with caplog.at_level(logging.INFO, logger="limber_interp"):
+        encoder = load(world, "nfresnet", encoder_weights=folder)
+    assert caplog.messages == [
+        f"{folder}: LIMBER gives plain pixels; pretrained_cfg's input_size, mean, crop_pct are not used"
+    ]
+    assert torch.equal(encoder.preprocess(images[0]), load(world, "nfresnet").preprocess(images[0]))
+
+
+def test_preprocessing_opens_images_as_everything_does(world):
+    """`Image.convert` alone clips all but the first 256 of 65,536 grays to white."""
+    gray = Image.fromarray(np.full((64, 64), 257 * 9, dtype=np.uint16))
+    encoder = load(world, "nfresnet")
+    torch.testing.assert_close(encoder.preprocess(gray), torch.full((3, 64, 64), 9 / 255))
 
 
 @pytest.mark.parametrize("name", NAMES)

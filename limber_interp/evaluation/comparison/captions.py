@@ -14,7 +14,7 @@ from limber_interp.evaluation.lexicon import tokens
 from limber_interp.evaluation.metrics.clip_score import WEIGHT, ClipScorer, clip_score, ref_clip_score
 from limber_interp.evaluation.metrics.text import caption_metrics
 from limber_interp.evaluation.metrics.tokenizing import tokenize
-from limber_interp.models.limber import ImageSource
+from limber_interp.images import ImageSource
 from limber_interp.records import Metric
 
 OTHER = "the same captions against another image's references"

@@ -19,8 +19,7 @@ from torch import Tensor
 from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
 from limber_interp.evaluation.metrics.clip import Clip, WordTokenizer, clip_of_folder, known_clip
-from limber_interp.images import load_image
-from limber_interp.models.limber import ImageSource
+from limber_interp.images import ImageSource, each, load_image
 from limber_interp.resources import resolve
 from limber_interp.weights import tensors_sha256
 
@@ -128,13 +127,15 @@ class ClipScorer:
 
     @torch.no_grad()
     def images(
-        self, images: Sequence[ImageSource] | Float[Tensor, "n 3 height width"], batch_size: int = 64
+        self, images: ImageSource | Sequence[ImageSource] | Float[Tensor, "n 3 height width"], batch_size: int = 64
     ) -> Float[Tensor, "n d"]:
         """Unit vectors of images, or of pixels that are preprocessed already.
 
         Raises:
             InputError: none, or one that cannot be opened.
         """
+        if not isinstance(images, Tensor):
+            images = list(each(images))
         if not len(images):
             raise InputError("no images to score; give one or more")
         found = []

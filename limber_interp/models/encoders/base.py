@@ -11,13 +11,13 @@ import torch
 from einops import rearrange
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, UInt8
-from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torchvision import transforms
 
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
+from limber_interp.images import ImageSource, load_image
+from limber_interp.models.encoders.preprocessing import transform_of, without_normalisation
 from limber_interp.weights import read_json, tensors_sha256
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Encoder(nn.Module, ABC):
         d_encoder: width of each vector it gives.
         grid: (rows, columns) of the patches that its positions stand for, in reading order; None if it pools them.
         n_positions: number of vectors it gives.
-        preprocessing: what is done to an image. `preprocess` is built from it.
+        preprocessing: what is done to an image, see `encoders.preprocessing`. `preprocess` is built from it.
         drawn: its weights were drawn at random, from the config's seed.
     """
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module, ABC):
         self.n_positions = grid[0] * grid[1] if grid else 1
         self.preprocessing = dict(preprocessing)
         self.drawn = not config.pretrained_img_encoder
-        self._transform = _transform(self.preprocessing, image_size)
+        self._transform = transform_of(self.preprocessing, image_size)
         self.eval().requires_grad_(False)
 
     @classmethod
@@ -73,14 +73,17 @@ class Encoder(nn.Module, ABC):
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         """Encode preprocessed images."""
 
-    def preprocess(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """What the encoder is given for an image: RGB, resized, cropped, scaled to [0, 1] and normalised."""
-        return self._transform(image.convert("RGB"))
+    def preprocess(self, image: ImageSource) -> Float[Tensor, "3 height width"]:
+        """What the encoder is given for an image: RGB, resized, cropped, scaled to [0, 1] and normalised.
+
+        Raises:
+            InputError: as `load_image`.
+        """
+        return self._transform(load_image(image))
 
     def visible(self, pixels: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "height width 3"]:
         """The part of the image that the encoder sees, as 8-bit RGB: `preprocess` without its normalisation."""
-        mean, std = (torch.tensor(self.preprocessing[key]).view(3, 1, 1) for key in ("mean", "std"))
-        rgb = 255 * (pixels.detach().cpu().float() * std + mean).clamp(0, 1)
+        rgb = 255 * without_normalisation(pixels, self.preprocessing)
         return rearrange(rgb.round().to(torch.uint8), "c h w -> h w c").numpy()
 
     @cached_property
@@ -108,11 +111,3 @@ def from_hub(name: str, fetch: Callable[[], T]) -> T:
             f"encoder {name}: its weights cannot be had: {error}; download them where there is a network and name the "
             "folder in encoder_weights (--encoder-weights)"
         ) from error
-
-
-def _transform(preprocessing: Mapping[str, Any], size: int) -> transforms.Compose:
-    interpolation = transforms.InterpolationMode(preprocessing["interpolation"])
-    target = size if preprocessing["resize"] == "short side" else (size, size)
-    crop = [transforms.CenterCrop(size)] if preprocessing["crop"] else []
-    normalise = transforms.Normalize(preprocessing["mean"], preprocessing["std"])
-    return transforms.Compose([transforms.Resize(target, interpolation), *crop, transforms.ToTensor(), normalise])

@@ -13,6 +13,7 @@ from transformers import BeitConfig, BeitModel
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
 from limber_interp.models.encoders.base import Encoder, describe, from_hub
+from limber_interp.models.encoders.beit_processor import PROCESSOR_FILE, beit_preprocessing
 from limber_interp.weights import read_json, read_tensors
 
 
@@ -40,7 +41,6 @@ class Beit(Encoder):
     }
     PROCESSOR: ClassVar = {"resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     NAMES = (*ARCHITECTURES, "emoji_beit")
-    RESAMPLE: ClassVar = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as image processors write them
 
     @classmethod
     def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
@@ -48,26 +48,19 @@ class Beit(Encoder):
         if weights is None and name in cls.ARCHITECTURES:
             architecture, processor = BeitConfig(**cls.ARCHITECTURES[name]), cls.PROCESSOR
             if config.pretrained_img_encoder:
-                of_the_hub = from_hub(name, partial(hf_hub_download, name, "preprocessor_config.json"))
+                of_the_hub = from_hub(name, partial(hf_hub_download, name, PROCESSOR_FILE))
                 processor = {**processor, **read_json(Path(of_the_hub))}
         else:
             architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
-            processor = describe(name, weights, "preprocessor_config.json", ("resample", "image_mean", "image_std"))
-        if (resample := processor["resample"]) not in cls.RESAMPLE:
-            raise InputError(f"{weights}/preprocessor_config.json: found resample {resample!r}, expected 2 or 3")
+            processor = describe(name, weights, PROCESSOR_FILE, ())
+        source = f"{name if weights is None else weights}/{PROCESSOR_FILE}"
+        preprocessing = beit_preprocessing(processor, architecture.image_size, source)
         if config.pretrained_img_encoder:
             if weights is not None:
                 read_tensors(weights)  # so that a broken file is named as such
             tower = from_hub(name, partial(_pretrained_beit, weights or name, architecture))
         else:
             tower = BeitModel(architecture, add_pooling_layer=False)
-        preprocessing = {
-            "resize": "both sides",
-            "interpolation": cls.RESAMPLE[resample],
-            "crop": None,
-            "mean": processor["image_mean"],
-            "std": processor["image_std"],
-        }
         rows = architecture.image_size // architecture.patch_size
         return cls(config, tower, architecture.image_size, architecture.hidden_size, (rows, rows), preprocessing)
 

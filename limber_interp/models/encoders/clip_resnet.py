@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
 from limber_interp.models.encoders.base import Encoder, describe
-from limber_interp.models.encoders.clip import clip_preprocessing, load_visual
+from limber_interp.models.encoders.clip import DESCRIPTION, clip_preprocessing, load_visual
 
 
 class ClipResNet(Encoder):
@@ -34,12 +34,12 @@ class ClipResNet(Encoder):
 
     @classmethod
     def load(cls, config: LimberConfig, weights: Path | None) -> Encoder:
-        name, normalise = config.encoder_name, {}
+        name = config.encoder_name
         if name in cls.ARCHITECTURES:
             model_cfg = open_clip.get_model_config(cls.ARCHITECTURES[name])
         else:
-            described = describe(name, weights, "open_clip_config.json", ("model_cfg",))
-            model_cfg, normalise = described["model_cfg"], described.get("preprocess_cfg", {})
+            described = describe(name, weights, DESCRIPTION, ("model_cfg",))
+            model_cfg = described["model_cfg"]
         vision = model_cfg["vision_cfg"]
         width = 32 * vision["width"]  # three doublings after the first stage, and a bottleneck's expansion by 4
         heads = width // vision.get("head_width", 64)
@@ -48,7 +48,7 @@ class ClipResNet(Encoder):
         if config.pretrained_img_encoder:
             load_visual(tower, config, cls.ARCHITECTURES.get(name, ""), weights, unused=("attnpool.",))
         rows = vision["image_size"] // 32
-        return cls(config, tower, vision["image_size"], width, (rows, rows), clip_preprocessing(normalise))
+        return cls(config, tower, vision["image_size"], width, (rows, rows), clip_preprocessing(weights))
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         return rearrange(self.tower(pixels), "b d h w -> b (h w) d")

@@ -41,7 +41,7 @@ class ClipViT(Encoder):
         )
         if config.pretrained_img_encoder:
             load_visual(tower, config, cls.ARCHITECTURE, weights)
-        return cls(config, tower, vision["image_size"], d_encoder, None, clip_preprocessing({}))
+        return cls(config, tower, vision["image_size"], d_encoder, None, clip_preprocessing(weights))
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         return rearrange(self.tower(pixels), "b d -> b 1 d")
