@@ -129,8 +129,8 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise InputError(
-            f"{name}: {width} x {height} pixels: one side is more than {MAX_ASPECT} times the other, and encoders "
-            "look at the middle alone; cut out what they shall see"
+            f"{name}: of its {width} x {height} pixels one side is more than {MAX_ASPECT} times the other, and an "
+            "encoder looks at the middle alone; cut out what it shall see"
         )
 
 
@@ -202,8 +202,7 @@ def _what_instead(head: bytes) -> str:
             return "not an image that can be opened yet: HEIC, a phone's; pip install pillow-heif, or save it as JPEG"
         if head[8:12] in (b"avif", b"avis"):
             return "not an image that this Pillow can open: AVIF; pip install -U pillow, or save it as PNG"
-    known = ", ".join(FORMATS)
-    return f"not an image that can be opened; save it as PNG or JPEG (opened are {known})"
+    return f"not an image that can be opened; save it as PNG or JPEG (opened are {', '.join(_formats())})"
 
 
 def _said(error: Exception) -> str:

@@ -82,6 +82,8 @@ def _load_named(source: str, name: str) -> Image.Image:
 
 def _at_its_start(file: BinaryFile, name: str) -> BinaryFile:
     """An image is opened more than once: to see whether it can be, and when its turn comes."""
+    if isinstance(file, io.TextIOBase):
+        raise InputError(f"{name}: opened as text; open it with mode 'rb'")
     try:
         file.seek(0)  # type: ignore[attr-defined]
     except Exception as error:
