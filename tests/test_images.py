@@ -1,18 +1,22 @@
 import io
 import logging
+import os
 import struct
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, features
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from limber_interp.errors import InputError
-from limber_interp.images import fetching, image_hash, load_image
+from limber_interp.evaluation.captions import captions
+from limber_interp.images import describe, fetching, image_hash, load_image
+from limber_interp.probes import logit_lens, nearest_tokens
 from limber_interp.urls import MAX_REDIRECTS
 from tests.file_server import QuietHandler, running
 
@@ -280,3 +284,211 @@ def test_bad_urls(url: str, path: str, message: str, monkeypatch):
     with pytest.raises(InputError, match=message) as caught:
         load_image(f"{url}/{path}")
     assert str(caught.value).startswith(f"{url}/{path}: ")
+
+
+def test_a_url_as_a_browser_shows_it(url: str):
+    """urllib refuses blanks and letters beyond ASCII, which people copy out of their address bar."""
+    assert load_image(f"{url}/good/two words/caf\u00e9?size=100%25 wide").getpixel((0, 0)) == RED
+
+
+# ---- what Pillow stumbles over
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_megabyte_of_metadata_is_no_obstacle(tmp_path, picture):
+    """Pillow refuses such a PNG with a ValueError that names no file; drawing programs write their workflow so."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "n" * 1_150_000, zip=True)
+    path = tmp_path / "much.png"
+    picture.save(path, pnginfo=info)
+    with pytest.raises(ValueError, match="Decompressed data too large"):
+        Image.open(path).load()
+    for source in (path, path.read_bytes(), io.BytesIO(path.read_bytes())):
+        assert image_hash(source) == image_hash(picture)
+
+
+def test_an_orientation_beside_broken_exif_is_applied(picture):
+    """A rational where none fits: Pillow's `exif_transpose` writes the EXIF anew, and fails on it."""
+    stored = io.BytesIO()
+    picture.resize((24, 16), Image.Resampling.NEAREST).transpose(Image.Transpose.ROTATE_90).save(stored, "JPEG")
+    entries = [(0x112, 3, 1, struct.pack("<HH", 6, 0)), (0x128, 2, 4, b"abc\0")]
+    ifd = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(entries))
+    ifd += b"".join(struct.pack("<HHI", tag, kind, n) + value for tag, kind, n, value in entries)
+    exif = b"Exif\0\0" + ifd + struct.pack("<I", 0)
+    jpeg = stored.getvalue()
+    spoilt = jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+    with pytest.raises(Exception, match=r"int|str|bytes"):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(spoilt)))
+    upright = load_image(spoilt)
+    assert upright.size == (24, 16)
+    close = np.abs(np.asarray(upright, dtype=int) - np.asarray(picture.resize((24, 16), Image.Resampling.NEAREST)))
+    assert close.mean() < 40  # JPEG's; a picture turned wrongly has another size
+
+
+def test_exif_that_cannot_be_read_leaves_the_picture_as_it_is(picture, caplog):
+    caplog.set_level(logging.INFO, "limber_interp")
+    png = encoded(picture)
+    assert image_hash(png[:33] + chunk(b"eXIf", bytes([0, 8, 0, 2, 1, 18, 0, 3])) + png[33:]) == image_hash(picture)
+    assert "its EXIF cannot be read, so it is taken for upright" in caplog.text
+
+
+def test_one_gray_of_sixteen_bits_is_transparent():
+    """tRNS of a gray image in 16 bits: Pillow leaves it in the file's units, and `has_transparency_data` says no."""
+    pixels = struct.pack(">4H", 1000, 40000, 1000, 65535)
+    raw = b"\0" + pixels[:4] + b"\0" + pixels[4:]
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 0, 0, 0, 0))
+    png += chunk(b"tRNS", struct.pack(">H", 1000)) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    gray = np.asarray(load_image(png))[..., 0]
+    assert gray.tolist() == [[255, round(40000 / 257)], [255, 255]]
+
+
+def test_a_strip_is_refused_before_it_is_scaled_up(tmp_path):
+    """Its short side scaled to an encoder's 384 pixels, 60,000 x 1 would take 3.5 GB."""
+    path = tmp_path / "wide.png"
+    Image.new("1", (60_000, 1)).save(path)
+    with pytest.raises(InputError, match=r"wide\.png: of its 60000 x 1 pixels one side is more than 100 times"):
+        load_image(path)
+    assert load_image(Image.new("L", (500, 5))).size == (500, 5)
+
+
+def test_bombs_are_refused_in_threads_too():
+    """Filters of warnings belong to all threads: while one thread leaves its own, another's bomb passed."""
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)  # above Pillow's limit, below twice of it
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    good = encoded(Image.new("RGB", (2, 2), RED))
+
+    def outcome(data: bytes) -> str:
+        try:
+            load_image(data)
+        except InputError as error:
+            return str(error)
+        return "opened"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(outcome, [bomb, good] * 300))
+    assert all("refused as a decompression bomb; scale it down" in said for said in outcomes[::2])
+    assert set(outcomes[1::2]) == {"opened"}
+
+
+NO_IMAGES = {
+    "empty": (b"", "not an image: it is empty"),
+    "page": (b"<!DOCTYPE html><html></html>", "not an image, but a web page"),
+    "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "perhaps SVG; export it as PNG"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pip install pillow-heif, or save it as JPEG"),
+    "wmf": (b"\xd7\xcd\xc6\x9a\0\0" + bytes(60), "not an image that can be opened; save it as PNG or JPEG"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not an image that can be opened"),
+    "dds": (b"DDS " + struct.pack("<I", 124) + bytes(120), "DDS|image"),
+    "ppm": (b"P6\n2 x\n255\n", "image"),
+    "jpeg 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(20), "image"),
+    "png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", b"\0" * 5), "image"),
+}
+
+
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_one_line_that_names_it(tmp_path, name: str):
+    content, message = NO_IMAGES[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    for source in (path, content, io.BytesIO(content)):
+        with pytest.raises(InputError, match=message) as caught:
+            load_image(source)
+        assert str(caught.value).startswith(f"{describe(source)}: ")
+
+
+def test_no_file_is_read_that_may_never_end(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(InputError, match=f"{path}: not a file"):
+            load_image(path)
+    with pytest.raises(InputError, match="no such image file"):
+        load_image("a\0b")
+
+
+@pytest.mark.parametrize("format", [*LOSSLESS, *LOSSY, "ICO", "ICNS", "DDS"])
+def test_a_damaged_file_is_opened_or_refused(format: str):
+    """A hundred files of each format with bytes changed, cut or left out: Pillow's readers raise nearly anything."""
+    random = np.random.default_rng(0)
+    whole = encoded(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)), format)
+    refused = []
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(random.integers(1, 6)):
+            data[random.integers(min(len(data), 200))] = random.integers(256)
+        if random.random() < 0.3:
+            del data[random.integers(len(data)) :]
+        try:
+            assert load_image(bytes(data)).mode == "RGB"
+        except InputError as error:
+            refused.append(str(error))
+    assert refused
+    assert all("\n" not in line and line.startswith("<") for line in refused)
+
+
+# ---- arrays and open files
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        lambda pixels: pixels,
+        lambda pixels: np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)]),
+        lambda pixels: pixels / 255,
+        lambda pixels: (pixels / 255).astype(np.float32),
+        lambda pixels: pixels[::-1][::-1],
+    ],
+    ids=["uint8", "with alpha", "float64", "float32", "a view"],
+)
+def test_an_array_is_an_image(picture, array):
+    assert image_hash(array(np.asarray(picture))) == image_hash(picture)
+    gray = np.asarray(picture)[..., 0]
+    assert np.array_equal(np.asarray(load_image(gray)), np.dstack([gray] * 3))
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 4, 4, 3), np.uint8), r"<uint8 array, 2 x 4 x 4 x 3>: a batch is a list of images"),
+        (np.zeros((3, 8, 8), np.uint8), r"np\.moveaxis\(array, 0, -1\) puts the channels last"),
+        (np.zeros((4, 4, 3), np.int64), r"<int64 array, 4 x 4 x 3>: expected \(height, width\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"expected \(height, width\)"),
+        (np.full((4, 4), 200.0), r"floats from 200 to 200: scale them to \[0, 1\]"),
+        (np.full((4, 4), np.nan), "floats from nan to nan"),
+        (np.array(["a.png"]), "expected"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(array: np.ndarray, message: str):
+    with pytest.raises(InputError, match=message):
+        load_image(array)
+
+
+def test_an_open_file_is_read_from_its_start_each_time(tmp_path, picture):
+    path = tmp_path / "a.png"
+    picture.save(path)
+    with path.open("rb") as file:
+        for _ in range(2):
+            assert image_hash(file) == image_hash(picture)
+    with path.open(encoding="latin-1") as text, pytest.raises(InputError, match=r"open it with mode 'rb'"):
+        load_image(text)
+
+
+def test_every_function_takes_every_kind_of_image(tiny, images, tmp_path):
+    """An array has a length and can be iterated over, as a list of images can; an open file too."""
+    images[0].save(tmp_path / "a.png")
+    array, file = np.asarray(images[0]), io.BytesIO((tmp_path / "a.png").read_bytes())
+    functions = {
+        "soft_prompt": lambda image: tiny.soft_prompt(image).tolist(),
+        "caption": lambda image: [tiny.caption(image, max_new_tokens=3)],
+        "embed": lambda image: tiny.embed([image, "A picture of"]).residual.tolist(),
+        "nearest_tokens": lambda image: nearest_tokens(tiny, image, controls="none").images[0].token_ids.tolist(),
+        "logit_lens": lambda image: logit_lens(tiny, image, controls="none").images[0].reading.token_ids.tolist(),
+        "captions": lambda image: captions(tiny, [image], max_new_tokens=3).images[0].logprob_no_image,
+        "manifest": lambda image: list(tiny.manifest(images=[image]).images.values()),
+    }
+    for name, function in functions.items():
+        expected = function(images[0])
+        for image in (array, file, tmp_path / "a.png"):
+            assert function(image) == expected, name
+    assert len(tiny.caption([array, file], max_new_tokens=3)) == 2
