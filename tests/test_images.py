@@ -15,9 +15,10 @@ from PIL import Image, ImageOps, PngImagePlugin, features
 
 from limber_interp.errors import InputError
 from limber_interp.evaluation.captions import captions
-from limber_interp.images import describe, fetching, image_hash, load_image
+from limber_interp.images import describe, fetching, image_hash, load_image, opening
 from limber_interp.probes import logit_lens, nearest_tokens
 from limber_interp.urls import MAX_REDIRECTS
+from limber_interp.urls import encoded as encoded_url
 from tests.file_server import QuietHandler, running
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -291,6 +292,27 @@ def test_a_url_as_a_browser_shows_it(url: str):
     assert load_image(f"{url}/good/two words/caf\u00e9?size=100%25 wide").getpixel((0, 0)) == RED
 
 
+def test_a_path_that_is_a_url(url: str):
+    """In a prompt an image is a Path, and pathlib makes one slash of two."""
+    assert load_image(Path(f"{url}/good")).getpixel((0, 0)) == RED
+
+
+@pytest.mark.parametrize(
+    ("shown", "asked"),
+    [
+        ("http://host/a b.png", "http://host/a%20b.png"),
+        ("https://host:80/a%20b.png?q=1&r=%C3%A9#top", "https://host:80/a%20b.png?q=1&r=%C3%A9#top"),
+        ("http://host/100%.png?x=5% off", "http://host/100%25.png?x=5%25%20off"),
+        ("http://b\u00fccher.example:8080/caf\u00e9@2x.png", "http://xn--bcher-kva.example:8080/caf%C3%A9@2x.png"),
+        ("http://me:p\u00e4ss@[::1]:80/a", "http://me:p%C3%A4ss@[::1]:80/a"),
+        ("http:/host", "http:/host"),
+    ],
+)
+def test_urls_are_asked_for_in_ascii(shown: str, asked: str):
+    assert encoded_url(shown) == asked
+    assert encoded_url(asked) == asked
+
+
 # ---- what Pillow stumbles over
 
 
@@ -335,14 +357,46 @@ def test_exif_that_cannot_be_read_leaves_the_picture_as_it_is(picture, caplog):
     assert "its EXIF cannot be read, so it is taken for upright" in caplog.text
 
 
-def test_one_gray_of_sixteen_bits_is_transparent():
-    """tRNS of a gray image in 16 bits: Pillow leaves it in the file's units, and `has_transparency_data` says no."""
-    pixels = struct.pack(">4H", 1000, 40000, 1000, 65535)
-    raw = b"\0" + pixels[:4] + b"\0" + pixels[4:]
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 0, 0, 0, 0))
-    png += chunk(b"tRNS", struct.pack(">H", 1000)) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    gray = np.asarray(load_image(png))[..., 0]
-    assert gray.tolist() == [[255, round(40000 / 257)], [255, 255]]
+@pytest.mark.parametrize(
+    ("depth", "colour_type", "pixels", "key", "expected"),
+    [
+        (16, 0, struct.pack(">2H", 1000, 40000), struct.pack(">H", 1000), (round(40000 / 257),) * 3),
+        (2, 0, bytes([0b01_10_0000]), struct.pack(">H", 1), (170, 170, 170)),
+        (4, 0, bytes([0x3_7]), struct.pack(">H", 3), (7 * 17,) * 3),
+        (16, 2, struct.pack(">6H", 256, 512, 768, 65535, 0, 65535), struct.pack(">3H", 256, 512, 768), (255, 0, 255)),
+    ],
+    ids=["gray of 16 bits", "gray of 2 bits", "gray of 4 bits", "colours of 16 bits"],
+)
+def test_the_one_colour_that_is_transparent(depth, colour_type, pixels, key, expected):
+    """Pillow leaves tRNS in the file's units, in which it matches no pixel that Pillow gives: all was opaque."""
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, depth, colour_type, 0, 0, 0))
+    png += chunk(b"tRNS", key) + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
+    image = load_image(png)
+    assert image.getpixel((0, 0)) == WHITE
+    assert image.getpixel((1, 0)) == expected
+
+
+def test_a_header_that_claims_much_gets_no_memory(tmp_path):
+    """Pillow's JPEG 2000 asks a file for as many bytes as a box says it has: 200 GB here."""
+    brand = struct.pack(">I4sI4s", 12, b"jP  ", 0x0D0A870A, b"")[:12]
+    claimed = brand + struct.pack(">I4sQ", 1, b"jp2h", 200 * 2**30) + struct.pack(">I4sQ", 1, b"ihdr", 190 * 2**30)
+    (tmp_path / "claims.jp2").write_bytes(claimed)
+    with pytest.raises(InputError, match="claims.jp2: ") as caught:
+        load_image(tmp_path / "claims.jp2")
+    assert not isinstance(caught.value.__cause__, MemoryError)
+
+
+def test_a_file_that_never_ends_is_refused(monkeypatch):
+    """Also where its end cannot be asked for: an open device."""
+    monkeypatch.setattr(opening, "MAX_BYTES", 2**20)
+    with open("/dev/zero", "rb") as endless, pytest.raises(InputError, match="/dev/zero: larger than 1 MiB"):
+        load_image(endless)
+
+
+def test_a_phones_picture_where_its_package_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(Image.new("RGB", (32, 16), RED)).save(tmp_path / "a.heic")
+    assert np.abs(np.asarray(load_image(tmp_path / "a.heic"), dtype=int) - RED).max() <= 12
 
 
 def test_a_strip_is_refused_before_it_is_scaled_up(tmp_path):
@@ -377,7 +431,10 @@ NO_IMAGES = {
     "empty": (b"", "not an image: it is empty"),
     "page": (b"<!DOCTYPE html><html></html>", "not an image, but a web page"),
     "drawing": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "perhaps SVG; export it as PNG"),
-    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pip install pillow-heif, or save it as JPEG"),
+    "heic": (
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "pip install pillow-heif, or save it as JPEG|HEIC, but a broken one",
+    ),
     "wmf": (b"\xd7\xcd\xc6\x9a\0\0" + bytes(60), "not an image that can be opened; save it as PNG or JPEG"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not an image that can be opened"),
     "dds": (b"DDS " + struct.pack("<I", 124) + bytes(120), "DDS|image"),

@@ -8,15 +8,12 @@ much. What stops a program (KeyboardInterrupt, SystemExit) is no `Exception` and
 import importlib
 import io
 import logging
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from limber_interp.errors import InputError
 from limber_interp.images.png import ColourKey, without_texts
-from limber_interp.images.sources import BinaryFile
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +21,7 @@ logger = logging.getLogger(__name__)
 # MPEG have no reader of pixels, or one for one kind of system alone. TGA knows a file by no mark, so it is asked last
 FORMATS = (
     *("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO", "ICNS", "PSD"),
-    *("QOI", "DDS", "PCX", "SGI", "TGA"),
+    *("QOI", "DDS", "PCX", "SGI", "IM", "TGA"),
 )
 # Encoders scale the short side to their own size and look at the middle: of a longer strip they would see less than a
 # hundredth, and the strip is scaled up as a whole before (60,000 x 1 pixels: to 3.5 GB)
@@ -43,38 +40,40 @@ UPRIGHT = {  # EXIF's orientation -> what undoes it
 ORIENTATION = 0x0112
 
 
-def open_file(file: Path | BinaryFile, name: str) -> Image.Image:
-    """The picture in a file, or in one that is open.
+def open_bytes(content: bytes, name: str) -> Image.Image:
+    """The picture in the bytes of a file.
+
+    They are in memory already, so that a reader cannot be made to ask for more than there is: of a file, Pillow's
+    JPEG 2000 reads as much as a header claims.
 
     Raises:
         InputError: not an image, broken, too large to be decoded safely, or a strip.
     """
     try:
-        return _opened(file, name)
+        return _opened(content, name)
     except InputError as error:
         # Pillow refuses a PNG with more than a megabyte of texts, such as the workflow that drew it
-        lean = without_texts(file)
+        lean = without_texts(content)
         if lean is None:
             raise
         try:
-            return _opened(io.BytesIO(lean), name)
+            return _opened(lean, name)
         except InputError:
             raise error from None
 
 
-def _opened(file: Any, name: str) -> Image.Image:
+def _opened(content: bytes, name: str) -> Image.Image:
     try:
-        head = _head(file)
-        if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        if content[4:8] == b"ftyp" and content[8:12] in HEIF_BRANDS:
             _prepare_heif()
-        with Image.open(file, formats=_formats()) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             return decode(image, name)
     except InputError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{name}: refused as a decompression bomb; scale it down first: {error}") from error
     except Image.UnidentifiedImageError as error:
-        raise InputError(f"{name}: {_what_instead(head)}") from error
+        raise InputError(f"{name}: {_what_instead(content[:512])}") from error
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error}") from error
     except Exception as error:
@@ -169,17 +168,6 @@ def _eight_bits(image: Image.Image, key: ColourKey | None, name: str) -> Image.I
     return gray
 
 
-def _head(file: Any) -> bytes:
-    if isinstance(file, Path):
-        with file.open("rb") as stream:
-            return stream.read(512)
-    file.seek(0)
-    head = file.read(512)
-    if not isinstance(head, bytes):
-        raise TypeError("opened as text; open it with mode 'rb'")
-    return head
-
-
 def _prepare_heif() -> None:
     """Teach Pillow the format of phones, where its package is installed; no dependency, since libheif is large."""
     try:
@@ -198,6 +186,8 @@ def _what_instead(head: bytes) -> str:
     if text.startswith((b"<svg", b"<?xml")):
         return "not an image of pixels, but perhaps SVG; export it as PNG first"
     if head[4:8] == b"ftyp":
+        if head[8:12] in HEIF_BRANDS and "HEIF" in Image.OPEN:
+            return "not an image that can be opened: HEIC, but a broken one"
         if head[8:12] in HEIF_BRANDS:
             return "not an image that can be opened yet: HEIC, a phone's; pip install pillow-heif, or save it as JPEG"
         if head[8:12] in (b"avif", b"avis"):

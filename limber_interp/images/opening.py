@@ -13,9 +13,11 @@ from PIL import Image
 
 from limber_interp.errors import InputError
 from limber_interp.images.arrays import image_of
-from limber_interp.images.decoding import decode, open_file
+from limber_interp.images.decoding import decode, open_bytes
 from limber_interp.images.fetching import fetch
 from limber_interp.images.sources import BinaryFile, ImageSource, describe
+
+MAX_BYTES = 2**30  # of a file; 89 million pixels, which is Pillow's limit, take a third of it
 
 
 def load_image(source: ImageSource) -> Image.Image:
@@ -41,9 +43,9 @@ def load_image(source: ImageSource) -> Image.Image:
         case np.ndarray():
             return decode(image_of(source, name), name)
         case bytes():
-            return open_file(io.BytesIO(source), name)
+            return open_bytes(source, name)
         case BinaryFile():
-            return open_file(_at_its_start(source, name), name)
+            return open_bytes(_content(source, name), name)
         case str() | os.PathLike():
             return _load_named(str(source), name)
     raise InputError(
@@ -70,25 +72,38 @@ def _load_named(source: str, name: str) -> Image.Image:
         match scheme[1].lower():
             case "http" | "https":
                 # pathlib makes one slash of two, and in a prompt an image is a Path
-                return open_file(io.BytesIO(fetch(re.sub(r"^(\w+):/(?=[^/])", r"\1://", source))), name)
+                return open_bytes(fetch(re.sub(r"^(\w+):/(?=[^/])", r"\1://", source)), name)
             case "file":
                 path = _local_path(source)
             case other:
                 raise InputError(f"{name}: scheme {other!r} is not supported; use a path, file:, http: or https:")
     if not os.path.isfile(path):  # nor is a pipe or a device one: reading it may never end
         raise InputError(f"{name}: {'not a file' if os.path.exists(path) else 'no such image file'}")
-    return open_file(path, name)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error}") from error
+    with file:
+        return open_bytes(_content(file, name), name)
 
 
-def _at_its_start(file: BinaryFile, name: str) -> BinaryFile:
-    """An image is opened more than once: to see whether it can be, and when its turn comes."""
+def _content(file: BinaryFile, name: str) -> bytes:
+    """All that is in a file, from its start: an image is opened more than once, to see whether it can be, and when its
+    turn comes."""
     if isinstance(file, io.TextIOBase):
         raise InputError(f"{name}: opened as text; open it with mode 'rb'")
+    content = io.BytesIO()
     try:
-        file.seek(0)  # type: ignore[attr-defined]
+        file.seek(0)
+        while piece := file.read(2**20):  # asked for much at once, a file takes the memory for it, however short it is
+            content.write(piece)
+            if content.tell() > MAX_BYTES:
+                raise InputError(f"{name}: larger than {MAX_BYTES >> 20} MiB; save the one picture that is meant")
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{name}: cannot be read from its start ({error}); give its bytes: file.read()") from error
-    return file
+    return content.getvalue()
 
 
 def _local_path(url: str) -> Path:

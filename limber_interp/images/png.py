@@ -1,55 +1,36 @@
 """What Pillow leaves to others in PNG files: much metadata, and the one colour that stands for transparent."""
 
-import io
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from PIL import Image
-
-from limber_interp.images.sources import BinaryFile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Those that Pillow unpacks, and which are no pixels; kept are the two that may say which side is up
 TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 ORIENTING = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0")
-MAX_BYTES = 2**30
 
 
-def without_texts(file: Any) -> bytes | None:
-    """A PNG file without its texts and colour profile; None if it is none, has neither, or is too large."""
-    try:
-        if isinstance(file, Path):
-            with file.open("rb") as stream:
-                return _without_texts(stream)
-        file.seek(0)
-        return _without_texts(file)
-    except (OSError, ValueError):
+def without_texts(content: bytes) -> bytes | None:
+    """A PNG file without its texts and its colour profile; None if it is none, or has neither."""
+    if not content.startswith(SIGNATURE):
         return None
-
-
-def _without_texts(stream: BinaryFile) -> bytes | None:
-    if stream.read(len(SIGNATURE)) != SIGNATURE:
-        return None
-    lean, dropped = io.BytesIO(), False
-    lean.write(SIGNATURE)
-    for kind, chunk in _chunks(stream):
+    lean, dropped = [SIGNATURE], False
+    for kind, chunk in _chunks(content):
         if kind in TEXTS and not chunk[8:].startswith(ORIENTING):
             dropped = True
-        elif lean.tell() + len(chunk) > MAX_BYTES:
-            return None
         else:
-            lean.write(chunk)
-    return lean.getvalue() if dropped else None
+            lean.append(chunk)
+    return b"".join(lean) if dropped else None
 
 
-def _chunks(stream: BinaryFile) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(kind, the whole chunk) of each; of a truncated file the last one is not whole."""
-    while len(head := stream.read(8)) == 8:
-        (length,) = struct.unpack(">I", head[:4])
-        yield head[4:], head + stream.read(min(length, MAX_BYTES) + 4)
+    place = len(SIGNATURE)
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4], "big") + 12  # with length, kind and checksum
+        yield content[place + 4 : place + 8], content[place : place + length]
+        place += length
 
 
 @dataclass(frozen=True)

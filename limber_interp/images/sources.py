@@ -16,6 +16,8 @@ class BinaryFile(Protocol):
 
     def read(self, size: int = -1, /) -> Any: ...
 
+    def seek(self, offset: int, whence: int = 0, /) -> Any: ...
+
 
 ImageSource: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | BinaryFile
 
