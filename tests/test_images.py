@@ -435,8 +435,11 @@ NO_IMAGES = {
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
         "pip install pillow-heif, or save it as JPEG|HEIC, but a broken one",
     ),
-    "wmf": (b"\xd7\xcd\xc6\x9a\0\0" + bytes(60), "not an image that can be opened; save it as PNG or JPEG"),
-    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "not an image that can be opened"),
+    "wmf": (b"\xd7\xcd\xc6\x9a\0\0" + bytes(60), "not an image that is opened here: WMF; save it as PNG"),
+    "postscript": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n",
+        "not an image that is opened here: PostScript",
+    ),
     "dds": (b"DDS " + struct.pack("<I", 124) + bytes(120), "DDS|image"),
     "ppm": (b"P6\n2 x\n255\n", "image"),
     "jpeg 2000": (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(20), "image"),

@@ -23,6 +23,7 @@ FORMATS = (
     *("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO", "ICNS", "PSD"),
     *("QOI", "DDS", "PCX", "SGI", "IM", "TGA"),
 )
+CLOSED = {b"%!PS": "PostScript", b"\xc5\xd0\xd3\xc6": "PostScript", b"%PDF": "PDF", b"\xd7\xcd\xc6\x9a": "WMF"}
 # Encoders scale the short side to their own size and look at the middle: of a longer strip they would see less than a
 # hundredth, and the strip is scaled up as a whole before (60,000 x 1 pixels: to 3.5 GB)
 MAX_ASPECT = 100
@@ -169,7 +170,7 @@ def _eight_bits(image: Image.Image, key: ColourKey | None, name: str) -> Image.I
 
 
 def _prepare_heif() -> None:
-    """Teach Pillow the format of phones, where its package is installed; no dependency, since libheif is large."""
+    """Teach Pillow the format of phones, where its package is installed: see docs/design.md."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except ImportError:
@@ -192,7 +193,10 @@ def _what_instead(head: bytes) -> str:
             return "not an image that can be opened yet: HEIC, a phone's; pip install pillow-heif, or save it as JPEG"
         if head[8:12] in (b"avif", b"avis"):
             return "not an image that this Pillow can open: AVIF; pip install -U pillow, or save it as PNG"
-    return f"not an image that can be opened; save it as PNG or JPEG (opened are {', '.join(_formats())})"
+    for mark, kind in CLOSED.items():
+        if head.startswith(mark):
+            return f"not an image that is opened here: {kind}; save it as PNG"
+    return "not an image that Pillow can open"
 
 
 def _said(error: Exception) -> str:

@@ -16,7 +16,8 @@ from limber_interp.datasets import read_folder
 from limber_interp.errors import InputError
 from limber_interp.evaluation.metrics.clip import WordTokenizer
 from limber_interp.evaluation.metrics.clip_score import ClipScorer, clip_score, ref_clip_score
-from limber_interp.resources import weights_dir
+from limber_interp.images import load_image
+from limber_interp.resources import example_image, weights_dir
 
 SUITE = weights_dir() / "emoji" / "encoders" / "clip"
 
@@ -107,6 +108,14 @@ def test_vectors_do_not_depend_on_the_batch(scorer: ClipScorer, scenes):
     torch.testing.assert_close(scorer.texts(texts, batch_size=2), scorer.texts(texts), atol=1e-5, rtol=0)
     one_by_one = [scorer.texts([text])[0] for text in texts]
     torch.testing.assert_close(torch.stack(one_by_one), scorer.texts(texts), atol=1e-5, rtol=0)
+
+
+def test_one_image_of_any_kind(scorer: ClipScorer):
+    """An array has a length, and a path is a sequence of letters: each was taken for several images."""
+    picture = load_image(example_image())
+    expected = scorer.images([picture])
+    for image in (picture, np.asarray(picture), example_image(), str(example_image())):
+        assert torch.equal(scorer.images(image), expected)
 
 
 def test_references_stay_with_their_images(scorer: ClipScorer):
