@@ -1,5 +1,6 @@
 """Compute a frozen encoder's outputs for a data set once, and keep them as shards."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ import tyro
 from rich.table import Table
 
 from limber_interp.cli import EncoderOptions, Report, progress, run, share_of
+from limber_interp.errors import InputError
 from limber_interp.options import PLACE, READ, at_least
 from limber_interp.overwriting import NamedPath
 from limber_interp.records import Record
+
+SHARD = re.compile(r"\d{5}\.(jsonl|safetensors)|rejected\.jsonl")  # as encodings.writing names its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,12 @@ class Options(EncoderOptions):
     def check_outputs(self) -> None:
         super().check_outputs()
         share_of("--max-rejected", self.max_rejected)
+        if not (self.out / "manifest.json").exists():  # of encodings, which is written before all shards
+            for path in sorted(self.out.glob("*")):
+                if SHARD.fullmatch(path.name):
+                    raise InputError(
+                        f"{path}: is there, and no manifest.json of encodings beside it; name another --out"
+                    )
 
 
 @dataclass(frozen=True)

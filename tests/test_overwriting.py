@@ -146,9 +146,14 @@ CASES: dict[str, tuple[str, Callable[[Path], list[str]], str]] = {
         lambda f: ["--data", str(f), "--out", f"{f}/../{f.name}"],
         r"--out .*: is read by this command \(--data",
     ),
+    "a shard over another's list": (
+        "encode",
+        lambda f: ["--data", f"{f}/d", "--out", str(Path(written(f / "o" / "00000.jsonl", "mine")).parent)],
+        r"00000\.jsonl: is there, and no manifest\.json of encodings beside it",
+    ),
     "the list of rejected over the report": (
         "encode",
-        lambda f: ["--data", str(f), "--out", f"{f}/e", "--json", written(f / "e" / "rejected.jsonl", "")],
+        lambda f: ["--data", str(f), "--out", f"{f}/e", "--json", f"{f}/e/rejected.jsonl", *folder(f / "e")],
         r"--out .* and --json .*rejected\.jsonl are one file",
     ),
     "the converted over the report": (
@@ -187,6 +192,11 @@ CASES: dict[str, tuple[str, Callable[[Path], list[str]], str]] = {
         r"--json .*w\.json: is read by this command \(--words",
     ),
 }  # fmt: skip
+
+
+def folder(path: Path) -> tuple[str, ...]:
+    path.mkdir()
+    return ()
 
 
 def written(path: Path, text: str) -> str:
