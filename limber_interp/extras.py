@@ -7,7 +7,7 @@ from limber_interp.errors import InputError
 
 def how_to_install(extra: str) -> str:
     """What installs the libraries of an extra of setup.cfg, from an index or in a checkout."""
-    return f"pip install 'limber_interp[{extra}]', or in a checkout pip install -e '.[{extra}]'"
+    return f"pip install 'limber_interp[{extra}]', or in a checkout: pip install -e '.[{extra}]'"
 
 
 def not_installed(module: str, extra: str, what_for: str = "") -> InputError:

@@ -28,7 +28,7 @@ def last_lines(folder: Path, reasons: list[str]) -> str:
     (folder / "conftest.py").write_text("from tests.missing_packages import pytest_terminal_summary\n")
     (folder / "test_skipped.py").write_text(TESTS.format(reasons=reasons))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."]
-    env = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    env = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -151,7 +151,7 @@ def test_an_extra_that_is_missing(dear: Dear, monkeypatch, capsys, module: str, 
     assert main(["--config", str(dear.config), "--data", "nowhere", "--out", "out", *args]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1
-    how = f"{module}, which is not installed: pip install 'limber_interp[train]', or in a checkout pip install -e "
+    how = f"{module}, which is not installed: pip install 'limber_interp[train]', or in a checkout: pip install -e "
     assert (f"{how}'.[train]'" in err) == needed
     assert ("nowhere: not there" in err) != needed
     assert not (dear.folder / "out").exists()
