@@ -3,13 +3,17 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
 from limber_interp.cli import CommonOptions, Report, noting_skipped, progress, run
+from limber_interp.options import SHARE, TEMPERATURE, at_least
 from limber_interp.text import printable
+
+if TYPE_CHECKING:
+    from limber_interp.models.limber import Outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +22,20 @@ class Options(CommonOptions):
 
     prompt: str = "A picture of"
     """Text after the image, which the caption continues."""
-    max_new_tokens: int = 20
+    max_new_tokens: Annotated[int, at_least(1)] = 20
     """Stop after so many, if there was no end of text before."""
-    temperature: float = 0.0
+    temperature: Annotated[float, TEMPERATURE] = 0.0
     """0: the most probable token each time (greedy)."""
-    top_k: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    top_k: Annotated[int | None, tyro.conf.arg(metavar="INT"), at_least(1)] = None
     """Sample from the k most probable tokens."""
-    top_p: Annotated[float | None, tyro.conf.arg(metavar="FLOAT")] = None
+    top_p: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), SHARE] = None
     """Sample from the smallest set of tokens with this mass (LIMBER's default of 0.9 equals 0.1 here)."""
+
+    def check_with(self, outline: "Outline") -> None:
+        from limber_interp.models.generation import check_sampling
+
+        check_sampling(self.temperature, self.top_k, self.top_p, outline.vocabulary.n_used)
+        outline.layout(self.prompt, self.max_new_tokens)
 
 
 def caption(options: Options) -> Report:

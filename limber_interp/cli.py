@@ -8,13 +8,18 @@ A command is a typed dataclass of options and a function from it to a `Report`; 
 Exit status: 0 done, 1 the work failed, 2 the arguments or the inputs are wrong. Results go to standard output;
 progress, log and the one line that says what is wrong go to standard error. Nothing heavy may be imported by this file
 or by the head of a command's, so that `--help` and usage errors are instant.
+
+Before any work `OutputOptions.check` looks at all options: numbers out of their range, results that cannot be written,
+and results that would be written over something. For this an option says beside its type what it is (see `options`):
+`READ`, `WRITTEN` or `PLACE`, and a number its range. Paths that no option names by itself, a command adds to
+`inputs()` and `outputs()`.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import math
-import os
 import re
 import sys
 import traceback
@@ -32,11 +37,29 @@ from rich.text import Text
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.errors import InputError
-from limber_interp.records import Captions, LogitLens, NearestTokens, Record, check_writable, write_atomically
-from limber_interp.resources import example_image
+from limber_interp.options import PLACE, READ, WRITTEN, check_numbers, paths_of
+from limber_interp.overwriting import NamedPath, check_overwriting, check_replaceable
+from limber_interp.records import (
+    Captions,
+    LogitLens,
+    NearestTokens,
+    Record,
+    check_folder,
+    check_writable,
+    write_atomically,
+)
+from limber_interp.resources import example_image, resolve
+from limber_interp.streams import (
+    Unwritten,
+    chatter_on_standard_error,
+    check_standard_output,
+    say,
+    speaking,
+    writing_results,
+)
 
 if TYPE_CHECKING:
-    from limber_interp.models.limber import Limber
+    from limber_interp.models.limber import Limber, Outline
 
 T = TypeVar("T")
 N = TypeVar("N", NearestTokens, LogitLens, Captions)
@@ -51,13 +74,43 @@ def _arg(metavar: str) -> object:
 class OutputOptions:
     """What to do with the result: options of every command."""
 
-    json: Annotated[str | None, _arg("PATH|-")] = None
+    json: Annotated[str | None, _arg("PATH|-"), WRITTEN] = None
     """Write the result as JSON; - for standard output, which then carries JSON alone."""
     debug: bool = False
     """Show the traceback of an error."""
 
+    def inputs(self) -> Iterator[NamedPath]:
+        """What the command reads: by default what the options say that are marked as `READ`."""
+        for option, path in paths_of(self, READ):
+            yield NamedPath(option, path)
+
+    def results(self) -> Iterator[NamedPath]:
+        """The files that the options ask for: each is written whole at the end, in the place of what an earlier run
+        wrote there; by default what the options say that are marked as `WRITTEN`."""
+        for option, path in paths_of(self, WRITTEN):
+            if (option, str(path)) != ("--json", "-"):
+                yield NamedPath(option, path)
+
+    def outputs(self) -> Iterator[NamedPath]:
+        """All files that the command may write: the results, and what it keeps in a folder of its own."""
+        yield from self.results()
+
+    def check(self) -> None:
+        """Find out before any work what is wrong with the options, as far as that costs next to nothing.
+
+        Raises:
+            InputError: a number out of its range, a path that cannot be written, or something would be written over.
+        """
+        check_numbers(self)
+        self.check_outputs()
+        for _, folder in paths_of(self, PLACE):
+            check_folder(folder)
+        check_overwriting(self.inputs(), self.outputs())
+        for file in self.results():
+            check_replaceable(file)
+
     def check_outputs(self) -> None:
-        """Raise InputError if a path to write cannot be written, before any work."""
+        """Raise InputError if a path to write cannot be written."""
         if self.json not in (None, "-"):
             check_writable(self.json)
 
@@ -66,9 +119,9 @@ class OutputOptions:
 class EncoderOptions(OutputOptions):
     """Which encoder, and where it runs."""
 
-    config: Annotated[str, _arg("NAME|PATH")] = DEFAULT_CONFIG
+    config: Annotated[str, _arg("NAME|PATH"), READ] = DEFAULT_CONFIG
     """Name of a config in configs/, or a YAML file."""
-    encoder_weights: Annotated[str | None, _arg("PATH")] = None
+    encoder_weights: Annotated[str | None, _arg("PATH"), READ] = None
     """Weights of the image encoder, instead of the config's."""
     device: Annotated[str, _arg("DEVICE")] = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
@@ -79,14 +132,18 @@ class EncoderOptions(OutputOptions):
         """The config with what these options, and a command's own, replace in it."""
         return load_config(self.config, **{"encoder_weights": self.encoder_weights, "seed": self.seed, **overrides})
 
+    def inputs(self) -> Iterator[NamedPath]:
+        yield from super().inputs()
+        yield from parts_of(self.load_config())
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(EncoderOptions):
     """Which model, and where it runs."""
 
-    lm: Annotated[str | None, _arg("FOLDER|HUB-ID")] = None
+    lm: Annotated[str | None, _arg("FOLDER|HUB-ID"), READ] = None
     """Language model (GPT-J), instead of the config's."""
-    projection: Annotated[str | None, _arg("PATH")] = None
+    projection: Annotated[str | None, _arg("PATH"), READ] = None
     """The linear map, .safetensors or LIMBER's .ckpt, instead of the config's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the language model; auto: what suits the device."""
@@ -98,16 +155,19 @@ class ModelOptions(EncoderOptions):
         """The model of these options. The first thing here that imports torch."""
         from limber_interp.models.limber import load
 
-        return load(self.load_config(), device=self.device, dtype=self.dtype)
+        return load(self.load_config(), device=self.device, dtype=self.dtype, check=self.check_with)
+
+    def check_with(self, outline: "Outline") -> None:
+        """Raise InputError where the options do not fit the model, of which no weights have been read yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CommonOptions(ModelOptions):
     """Options of the commands that look at images."""
 
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, _arg("[IMAGE ...]")] = ()
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, _arg("[IMAGE ...]"), READ] = ()
     """Paths or URLs; none: the bundled scene."""
-    figure: Annotated[Path | None, _arg("PATH")] = None
+    figure: Annotated[Path | None, _arg("PATH"), WRITTEN] = None
     """Draw the result; the ending chooses the format (.png, .pdf, .svg)."""
     on_error: Literal["stop", "skip"] = "stop"
     """An image that cannot be opened: stop before any work, or go on without it and list it at the end."""
@@ -165,35 +225,45 @@ O = TypeVar("O", bound=OutputOptions)  # noqa: E741
 def run(name: str, options_type: type[O], work: Callable[[O], Report], args: Sequence[str] | None = None) -> int:
     """Parse `args` (None: the process's), do the work, write its report, and return the exit status."""
     debug = "--debug" in (sys.argv if args is None else args)
-    try:
-        options = _parse(name, options_type, args)
-        if options is None:
-            return 0
-        options.check_outputs()
-        # Libraries print to standard output; whatever is not the result belongs to standard error
-        with contextlib.redirect_stdout(sys.stderr), _log_to_stderr():
-            report = work(options)
-        if not report.silent:
-            _write(report, options)
-        for line in report.skipped:
-            print(f"{name}: skipped {line}", file=sys.stderr)
-        return report.status
-    except BrokenPipeError:  # the reader (`head`, a pager) has seen enough; nothing may be left to flush at the exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return _fail(name, "interrupted", 130)
-    except InputError as error:
-        return _fail(name, str(error), 2, error if debug else None)
-    except Exception as error:
-        line = " ".join(f"failed: {type(error).__name__}: {error} (--debug shows where)".split())
-        return _fail(name, line, 1, error if debug else None)
+    with speaking():
+        try:
+            check_standard_output()
+            options = _parse(name, options_type, args)
+            return 0 if options is None else _done(name, options, work)
+        except KeyboardInterrupt:
+            return _fail(name, "interrupted", 130)
+        except InputError as error:
+            return _fail(name, str(error), 2, error if debug else None)
+        except Unwritten as error:
+            return _fail(name, str(error), 1, error if debug else None)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # which pathlib raises wherever it looks for such a file
+                return _fail(name, f"{str(error.filename)[:80]}…: {error.strerror}", 2, error if debug else None)
+            return _fail(name, _failed(error), 1, error if debug else None)
+        except Exception as error:
+            return _fail(name, _failed(error), 1, error if debug else None)
+
+
+def _done(name: str, options: O, work: Callable[[O], Report]) -> int:
+    options.check()
+    # Libraries print to standard output; whatever is not the result belongs to standard error
+    with chatter_on_standard_error(), _log_to_stderr():
+        report = work(options)
+    if not report.silent:
+        _write(report, options)
+    for line in report.skipped:
+        say(f"{name}: skipped {line}")
+    return report.status
+
+
+def _failed(error: Exception) -> str:
+    return " ".join(f"failed: {type(error).__name__}: {error} (--debug shows where)".split())
 
 
 def _fail(name: str, line: str, status: int, error: Exception | None = None) -> int:
     if error is not None:
-        traceback.print_exception(error)
-    print(f"{name}: {line}", file=sys.stderr)
+        say("".join(traceback.format_exception(error)).rstrip())
+    say(f"{name}: {line}")
     return status
 
 
@@ -247,7 +317,7 @@ def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | 
     """The options, or None where only help was asked for and given."""
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(complaint), writing_results():
             return tyro.cli(
                 options_type,
                 prog=f"python -m limber_interp.{name}",
@@ -272,17 +342,41 @@ def _one_line(box: str) -> str:
 
 
 def _write(report: Report, options: OutputOptions) -> None:
-    text = report.record.to_json() + "\n"
     if options.json == "-":
-        print(text, end="", flush=True)
+        with writing_results():
+            print(_for_standard_output(report.record))
         return
     if options.json is not None:  # before the tables, whose reader may stop early
+        text = report.record.to_json() + "\n"
         write_atomically(options.json, lambda path: path.write_text(text, encoding="utf-8"))
     # Cells are text, not rich's markup: a token may read "[/b]" or ":dog:". Off a terminal nothing is cut to its width
-    console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
-    for item in report.shown:
-        console.print(item)
-    sys.stdout.flush()
+    console = _Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
+    with writing_results():
+        for item in report.shown:
+            console.print(item)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the process, with status 1."""
+        raise
+
+
+def _for_standard_output(record: Record) -> str:
+    """JSON in the characters that standard output has; the others are written as JSON escapes them."""
+    text = record.to_json()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return record.to_json(ascii=True)
+    return text
+
+
+def parts_of(config: LimberConfig) -> Iterator[NamedPath]:
+    """What a config names to be read."""
+    for key in ("encoder_weights", "lm_name", "projection"):
+        if (value := getattr(config, key)) is not None:
+            yield NamedPath(f"the config's {key}", resolve(value))
 
 
 @contextlib.contextmanager

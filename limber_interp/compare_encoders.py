@@ -9,9 +9,12 @@ from typing import Annotated, Literal
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import FIGURE_SUFFIXES, OutputOptions, Report, progress, result_table, run, share_of
-from limber_interp.config import DEFAULT_CONFIG, config_names, load_config
+from limber_interp.cli import FIGURE_SUFFIXES, OutputOptions, Report, parts_of, progress, result_table, run, share_of
+from limber_interp.config import DEFAULT_CONFIG, MOST_SEEDS, config_names, load_config
 from limber_interp.errors import InputError
+from limber_interp.extras import not_installed
+from limber_interp.options import PLACE, READ, WRITTEN, at_least
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import Comparison, Record, Score, check_writable
 from limber_interp.text import printable
 
@@ -27,21 +30,21 @@ class Options(OutputOptions):
     processes share the images.
     """
 
-    configs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CONFIG ...]")] = ()
+    configs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[CONFIG ...]"), READ] = ()
     """Names in configs/, or YAML files; none: the embedded ones."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER"), PLACE]
     """For this comparison alone: encodings, what is said of each image (results.jsonl), the record (comparison.npz)."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH"), READ] = None
     """Captioned images: LIMBER's folder, COCO or NoCaps captions .json, .tar, .csv; by default the bundled scenes."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """Of --data, where it is COCO captions or a table and the images are not beside it."""
-    questions: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    questions: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), READ] = None
     """VQA v2's questions .json, or LIMBER's folder with questions; by default those of --data."""
-    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    annotations: Annotated[Path | None, tyro.conf.arg(metavar="FILE"), READ] = None
     """VQA v2's answers, where they are not beside the questions."""
-    question_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    question_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """Of --questions, where the images of VQA's are not beside them."""
-    max_questions: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    max_questions: Annotated[int | None, tyro.conf.arg(metavar="INT"), at_least(1)] = None
     """The first ones only: each is answered by every entry, with every number of shots."""
     tasks: Annotated[str | None, tyro.conf.arg(metavar="TASK,TASK")] = None
     """Some of caption, categories, properties, probe, vqa; by default all that the data can serve: the others are
@@ -50,33 +53,33 @@ class Options(OutputOptions):
     """Answered questions on other images, before each question."""
     prompt: str = "A picture of"
     """Text after the image, which a caption continues."""
-    max_new_tokens: Annotated[int, tyro.conf.arg(metavar="INT")] = 20
+    max_new_tokens: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(1)] = 20
     """Of a caption."""
-    max_images: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    max_images: Annotated[int | None, tyro.conf.arg(metavar="INT"), at_least(2)] = None
     """The first ones only."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the images than this cannot be used."""
-    words: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    words: Annotated[Path | None, tyro.conf.arg(metavar="FILE"), READ] = None
     """Nouns, modifiers and relations in groups, as JSON; by default the embedded suite's, or WordNet's."""
-    wordnet: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    wordnet: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """nltk's data, where it is not installed."""
-    attributes: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    attributes: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """Animals with Attributes 2, for the attributes of animals named in error."""
-    clip: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|NAME:WEIGHTS")] = None
+    clip: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|NAME:WEIGHTS"), READ] = None
     """CLIP for CLIPScore, such as ViT-B-32-quickgelu:openai, which is downloaded; the embedded suite has its own."""
-    lm: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|HUB-ID")] = None
+    lm: Annotated[str | None, tyro.conf.arg(metavar="FOLDER|HUB-ID"), READ] = None
     """Language model (GPT-J), instead of the configs'."""
-    batch_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
+    batch_size: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(1)] = 32
     """Prompts that are continued at once."""
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the language model; auto: what suits the device."""
-    seed: Annotated[int, tyro.conf.arg(metavar="INT")] = 0
+    seed: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(0, MOST_SEEDS)] = 0
     """Of shots, chance levels and intervals."""
-    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), WRITTEN] = None
     """Draw entries by metrics with their intervals; the ending chooses the format (.png, .pdf, .svg)."""
-    html: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    html: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), WRITTEN] = None
     """Write an .html page with the images and what each entry says of them, to search, filter and sort."""
 
     def chosen(self) -> tuple[str, ...]:
@@ -95,6 +98,16 @@ class Options(OutputOptions):
             return tuple(int(n) for n in self.shots.split(","))
         except ValueError:
             raise InputError(f"--shots {self.shots!r}: use numbers and commas, such as 0,1,4") from None
+
+    def inputs(self) -> Iterator[NamedPath]:
+        yield from super().inputs()
+        for config in self.chosen():
+            yield from parts_of(load_config(config))
+
+    def outputs(self) -> Iterator[NamedPath]:
+        yield from super().outputs()
+        for name in ("results.jsonl", "comparison.npz"):
+            yield NamedPath("--out", self.out / name)
 
     def check_outputs(self) -> None:
         super().check_outputs()
@@ -117,7 +130,7 @@ def compare_encoders(options: Options) -> Report:
     try:
         from limber_interp.evaluation.comparison import compare
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed: pip install 'limber_interp[compare]'") from error
+        raise not_installed(error.name or "a library", "compare") from error
 
     record = compare(
         options.chosen(),

@@ -4,6 +4,7 @@ Source of the names: the published configuration class of LIMBER (Merullo et al.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ from limber_interp.resources import configs_dir
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONFIG = "emoji_clip_linear"
+
+MOST_SEEDS = 2**63 - 1  # what torch's and numpy's generators both take
 
 # LIMBER's configuration class knows these keys, but its code never reads them; `image_enc_lr` it reads, as the learning
 # rate of parameters that are frozen in every published config
@@ -58,7 +61,9 @@ class LimberConfig(BaseModel):
     )
     lm_name: str = Field("EleutherAI/gpt-j-6B", description="folder or hub id of a GPT-J")
     projection: str | None = Field(None, description=".safetensors or LIMBER's .ckpt")
-    seed: NonNegativeInt = Field(0, description="of everything that is drawn: random encoders, training, controls")
+    seed: NonNegativeInt = Field(
+        0, le=MOST_SEEDS, description="of everything that is drawn: random encoders, training, controls"
+    )
 
     # Only the projection is ever trained: one linear layer between two frozen models
     freeze_lm: Literal[True] = True
@@ -155,7 +160,7 @@ def _find(name_or_path: str | Path) -> Path:
     if str(name_or_path) in config_names():
         return configs_dir() / f"{name_or_path}.yml"
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # pathlib raises on a name that is too long
         return path
     raise InputError(
         f"unknown config {str(name_or_path)!r}: neither a file nor a name in {configs_dir()}; "

@@ -1,7 +1,7 @@
 """Convert LIMBER's checkpoint of a projection to safetensors with a manifest."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import OutputOptions, Report, run
+from limber_interp.cli import OutputOptions, Report, parts_of, run
 from limber_interp.config import LimberConfig, load_config
 from limber_interp.errors import InputError
+from limber_interp.options import PLACE, READ
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import Record, installed_versions, make_folder
 from limber_interp.resources import resolve
 
@@ -26,12 +28,23 @@ class Options(OutputOptions):
     Neither the encoder's weights nor the language model are needed.
     """
 
-    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CKPT")]
+    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CKPT"), READ]
     """A torch.save of the state dict of an nn.Linear; loaded without running code."""
-    config: Annotated[str, tyro.conf.arg(metavar="NAME|PATH")]
+    config: Annotated[str, tyro.conf.arg(metavar="NAME|PATH"), READ]
     """The config that it was trained with: a name in configs/, or a YAML file, LIMBER's own included."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER"), PLACE]
     """Where <config>.safetensors goes; a file there is not replaced."""
+
+    def target(self, config: LimberConfig) -> Path:
+        return self.out / f"{config.name}.safetensors"
+
+    def inputs(self) -> Iterator[NamedPath]:
+        yield from super().inputs()
+        yield from parts_of(load_config(self.config))
+
+    def outputs(self) -> Iterator[NamedPath]:
+        yield from super().outputs()
+        yield NamedPath("--out", self.target(load_config(self.config)))
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class Conversion(Record):
 
 def convert(options: Options) -> Report:
     config = load_config(options.config)
-    target = options.out / f"{config.name}.safetensors"
+    target = options.target(config)
     if target.exists():
         raise InputError(f"{target}: is there already; move it away, or name another folder with --out")
     if not options.checkpoint.is_file() or options.checkpoint.suffix == ".safetensors":

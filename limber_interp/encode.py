@@ -1,7 +1,8 @@
 """Compute a frozen encoder's outputs for a data set once, and keep them as shards."""
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,11 @@ from rich.table import Table
 
 from limber_interp.cli import EncoderOptions, Report, progress, run, share_of
 from limber_interp.errors import InputError
+from limber_interp.options import PLACE, READ, at_least
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import Record
+
+SHARD = re.compile(r"\d{5}\.(jsonl|safetensors)|rejected\.jsonl")  # as encodings.writing names its files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +26,34 @@ class Options(EncoderOptions):
     The language model is not needed. Run again, it goes on after the last whole shard.
     """
 
-    data: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    data: Annotated[str, tyro.conf.arg(metavar="PATH"), READ]
     """Captioned images: LIMBER's folder, COCO captions .json, .tar shards (one, a folder, a pattern), .csv or .tsv."""
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER"), PLACE]
     """Where the shards go."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """Of COCO captions and tables, where the images are not beside them."""
-    shard_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 512
+    shard_size: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(1)] = 512
     """Images in a shard; one is held in memory."""
-    batch_size: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
+    batch_size: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(1)] = 64
     """Images that are encoded at once."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the data than this cannot be used; what is left out is listed in FOLDER/rejected.jsonl."""
+
+    def outputs(self) -> Iterator[NamedPath]:
+        yield from super().outputs()
+        yield NamedPath("--out", self.out)  # a folder of its own
+        for name in ("manifest.json", "rejected.jsonl"):
+            yield NamedPath("--out", self.out / name)
+
+    def check_outputs(self) -> None:
+        super().check_outputs()
+        share_of("--max-rejected", self.max_rejected)
+        if not (self.out / "manifest.json").exists():  # of encodings, which is written before all shards
+            for path in sorted(self.out.glob("*")):
+                if SHARD.fullmatch(path.name):
+                    raise InputError(
+                        f"{path}: is there, and no manifest.json of encodings beside it; name another --out"
+                    )
 
 
 @dataclass(frozen=True)
@@ -59,9 +80,6 @@ class Encoded(Record):
 
 def encode(options: Options) -> Report:
     max_rejected = share_of("--max-rejected", options.max_rejected)
-    for name, value in (("--shard-size", options.shard_size), ("--batch-size", options.batch_size)):
-        if value < 1:
-            raise InputError(f"{name} {value}: expected at least 1")
     config = options.load_config()
     from limber_interp.datasets import open_dataset
     from limber_interp.devices import choose_device

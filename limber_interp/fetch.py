@@ -15,6 +15,8 @@ from limber_interp import published
 from limber_interp.cli import OutputOptions, Report, run
 from limber_interp.download import download
 from limber_interp.errors import InputError, nearest
+from limber_interp.options import PLACE
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import Record
 from limber_interp.resources import weights_dir
 
@@ -33,8 +35,16 @@ class Options(OutputOptions):
     """Every projection that was published."""
     base_url: Annotated[str, tyro.conf.arg(metavar="URL")] = published.BASE_URL
     """A mirror that has <config>/proj.ckpt."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), PLACE] = None
     """Where <config>/proj.ckpt go; none: limber_weights, where the configs look for them."""
+
+    def target(self, name: str) -> Path:
+        return (self.out or weights_dir()) / name / published.FILE
+
+    def outputs(self) -> Iterator[NamedPath]:
+        yield from super().outputs()
+        for name in self.wanted():
+            yield NamedPath("--out", self.target(name))
 
     def wanted(self) -> tuple[str, ...]:
         """The names to fetch, each once.
@@ -81,11 +91,10 @@ class Fetched(Record):
 
 
 def fetch(options: Options) -> Report:
-    folder = options.out or weights_dir()
     files = []
     for name in options.wanted():
         url = f"{options.base_url.rstrip('/')}/{name}/{published.FILE}"
-        path = folder / name / published.FILE
+        path = options.target(name)
         blob_id = published.BLOB_IDS[name]
         fetched = download(url, path, blob_id, _bar(name))
         files.append(File(name, "fetched" if fetched else "here", str(path), path.stat().st_size, blob_id, url))

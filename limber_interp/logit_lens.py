@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
@@ -14,8 +14,13 @@ from rich.table import Table
 
 from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, noting_skipped, progress, result_table, run
 from limber_interp.errors import InputError
+from limber_interp.options import WRITTEN, at_least
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import ImageLens, LensTarget, LogitLens, check_writable
 from limber_interp.text import printable, visible
+
+if TYPE_CHECKING:
+    from limber_interp.models.limber import Outline
 
 SIDE_BY_SIDE = 6  # positions that a table shows each on its own; of more it shows what they have most
 N_COMMON = 4
@@ -29,7 +34,7 @@ class Options(CommonOptions):
     out.png, out-dog-ranks.png, out-dog-patches.png. With several images the further ones are numbered: out-2.png.
     """
 
-    k: int = 5
+    k: Annotated[int, at_least(1)] = 5
     """Tokens per layer and position."""
     prompt: str = "A picture of"
     """Text after the image."""
@@ -43,9 +48,9 @@ class Options(CommonOptions):
     """Follow the first token of a word that has several."""
     controls: Literal["none", "fast", "full"] = "full"
     """fast: noise and a random map; full: a random encoder, the mean prompt and other images' too."""
-    n_draws: Annotated[int, tyro.conf.arg(metavar="INT")] = 20
+    n_draws: Annotated[int, tyro.conf.arg(metavar="INT"), at_least(1)] = 20
     """Prompts per image of noise and of random maps, each a forward pass."""
-    html: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    html: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), WRITTEN] = None
     """Write a page to explore patches, layers and tokens in a browser."""
 
     def words(self) -> list[str]:
@@ -84,6 +89,23 @@ class Options(CommonOptions):
             raise InputError(
                 f"--positions {self.positions!r}: use image, text, last, all, or a list such as 0,-1,3:4"
             ) from None
+
+    def results(self) -> Iterator[NamedPath]:
+        yield from super().results()
+        for image in range(len(self.sources())):
+            for what, path in self.figures(image).items():
+                if path != self.figure:
+                    yield NamedPath(f"--figure's, {what},", path)
+
+    def check_with(self, outline: "Outline") -> None:
+        from limber_interp.probes.lens import check_k
+        from limber_interp.probes.logit_lens import chosen_layers
+
+        check_k(self.k, outline.vocabulary)
+        chosen_layers(self.chosen_layers(), outline.n_layers)
+        outline.layout(self.prompt).select(self.chosen_positions())
+        for word in self.words():
+            outline.vocabulary.id_of(word, self.target_first_token)
 
     def check_outputs(self) -> None:
         super().check_outputs()

@@ -4,15 +4,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import tyro
 from rich.table import Table
 
 from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, noting_skipped, progress, result_table, run
+from limber_interp.options import at_least
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import ImageTokens, NearestTokens, check_writable
 from limber_interp.text import printable, visible
+
+if TYPE_CHECKING:
+    from limber_interp.models.limber import Outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Options(CommonOptions):
     With --figure and several images, the first figure has the name given, the next are numbered: out.png, out-2.png.
     """
 
-    k: int = 5
+    k: Annotated[int, at_least(1)] = 5
     """Tokens per position."""
     metric: Literal["cosine", "dot", "euclidean", "centred_cosine"] = "cosine"
     """How near is measured; euclidean scores are minus the distance."""
@@ -32,7 +37,7 @@ class Options(CommonOptions):
     """Words whose ranks and p-values to report, each a single token."""
     controls: Literal["none", "fast", "full"] = "full"
     """fast: noise and a random map; full: other images' prompts too."""
-    n_draws: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    n_draws: Annotated[int | None, tyro.conf.arg(metavar="INT"), at_least(1)] = None
     """Soft prompts per control and image; by default as many as make 100 positions."""
 
     def figures(self) -> list[Path]:
@@ -41,6 +46,21 @@ class Options(CommonOptions):
             return []
         numbers = range(2, len(self.sources()) + 1)
         return [self.figure, *(self.figure.with_stem(f"{self.figure.stem}-{n}") for n in numbers)]
+
+    def words(self) -> list[str]:
+        return [word for word in self.targets.split(",") if word.strip()]
+
+    def results(self) -> Iterator[NamedPath]:
+        yield from super().results()
+        for path in self.figures()[1:]:
+            yield NamedPath("--figure's", path)
+
+    def check_with(self, outline: "Outline") -> None:
+        from limber_interp.probes.lens import check_k
+
+        check_k(self.k, outline.vocabulary)
+        for word in self.words():
+            outline.vocabulary.id_of(word)
 
     def check_outputs(self) -> None:
         super().check_outputs()
@@ -59,7 +79,7 @@ def nearest_tokens(options: Options) -> Report:
         k=options.k,
         metric=options.metric,
         matrix=options.matrix,
-        targets=[word for word in options.targets.split(",") if word.strip()],
+        targets=options.words(),
         controls=options.controls,
         seed=model.config.seed,
         n_draws=options.n_draws,

@@ -1,5 +1,6 @@
 """Where the files that ship with the package lie: in a checkout beside it, in an installed wheel inside it."""
 
+import os
 from pathlib import Path
 
 from limber_interp.errors import InputError
@@ -41,7 +42,7 @@ def resolve(path: str | Path) -> Path:
     path under `limber_weights/`, and `path` itself otherwise; whether it exists is for the caller to check.
     """
     path = Path(path).expanduser()
-    if path.is_absolute() or path.exists():
+    if path.is_absolute() or os.path.exists(path):  # pathlib raises on a name that is too long
         return path
     shipped = root() / path
-    return shipped if shipped.exists() or path.parts[:1] == ("limber_weights",) else path
+    return shipped if os.path.exists(shipped) or path.parts[:1] == ("limber_weights",) else path

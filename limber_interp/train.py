@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +13,9 @@ import tyro
 from limber_interp.cli import FIGURE_SUFFIXES, ModelOptions, Report, progress, result_table, run, share_of
 from limber_interp.config import LimberConfig
 from limber_interp.errors import InputError
+from limber_interp.extras import require
+from limber_interp.options import PLACE, READ, WRITTEN
+from limber_interp.overwriting import NamedPath
 from limber_interp.records import TrainingPlan, TrainingRun, check_writable, make_folder
 
 if TYPE_CHECKING:
@@ -29,20 +32,20 @@ ON_A_SHEET = 8  # held-out images, captioned at every evaluation
 class Options(ModelOptions):
     """Train a config's projection: encoder and language model frozen, one linear layer between them."""
 
-    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER"), PLACE]
     """Where <config>.safetensors and its log <config>.jsonl go; a projection there is not replaced."""
-    data: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    data: Annotated[str | None, tyro.conf.arg(metavar="PATH"), READ] = None
     """Captioned images: LIMBER's folder, COCO captions .json, .tar shards, .csv or .tsv; or what limber_interp.encode
     made of them; none: the config's train_dataset_dir."""
-    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """Of COCO captions and tables, where the images are not beside them."""
-    held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    held_out: Annotated[str | None, tyro.conf.arg(metavar="PATH"), READ] = None
     """The same, unseen, for losses and sample captions; none: the config's eval_dataset_dir, if it is there."""
-    held_out_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    held_out_images: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), READ] = None
     """The same as --images, for the held-out data."""
     max_rejected: Annotated[str, tyro.conf.arg(metavar="SHARE")] = "1%"
     """Stop where more of the data than this cannot be used; what is left out is listed in <config>.rejected.jsonl."""
-    encodings: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    encodings: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), PLACE] = None
     """Keep the frozen encoder's outputs here between runs; none: in the output folder."""
     live: bool = False
     """Encode each image whenever its turn comes, and keep nothing: for data whose encodings would fill the disk."""
@@ -78,21 +81,33 @@ class Options(ModelOptions):
     """Go on after the newest whole checkpoint."""
     method: Literal["gradient", "least-squares", "ridge", "procrustes"] = "gradient"
     """How the projection is found: by training, or in closed form from encodings and caption embeddings."""
-    init: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    init: Annotated[Path | None, tyro.conf.arg(metavar="FILE"), READ] = None
     """Train from this projection, such as one found in closed form; none: from one drawn from the seed."""
     checkpointing: Literal["auto", "on", "off"] | None = None
     """Compute activations again in the backward pass instead of keeping them; auto: where memory asks for it."""
     ckpt: bool = False
     """Also write <config>.ckpt, the projection as LIMBER's own code reads it."""
-    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), WRITTEN] = None
     """Draw the curves of the run; the ending chooses the format (.png, .pdf, .svg)."""
-    tensorboard: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    tensorboard: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), PLACE] = None
     """Write TensorBoard's events here."""
     dry_run: bool = False
     """Take ten steps, say what the whole run would take, and write nothing."""
 
+    def outputs(self) -> Iterator[NamedPath]:
+        yield from super().outputs()
+        name = self.training_config().name
+        for end in ("safetensors", "best.safetensors", "jsonl", "rejected.jsonl", *(("ckpt",) if self.ckpt else ())):
+            yield NamedPath("--out", self.out / f"{name}.{end}")
+
     def check_outputs(self) -> None:
         super().check_outputs()
+        self.training_config()
+        share_of("--max-rejected", self.max_rejected)
+        if self.method == "gradient":
+            require("train", "deepspeed", what_for="training")
+        if self.tensorboard is not None:
+            require("train", "tensorboard", what_for="--tensorboard")
         if self.figure is not None:
             check_writable(self.figure, FIGURE_SUFFIXES)
             if self.method != "gradient":

@@ -31,6 +31,7 @@ from limber_interp.models.encoders import load_encoder
 from limber_interp.models.hooked_gptj import lm_sha256
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import Projection
+from tests.missing_packages import pytest_terminal_summary as pytest_terminal_summary
 
 # How long an example takes says how busy the machine is
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

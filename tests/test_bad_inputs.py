@@ -184,7 +184,7 @@ OWN: dict[tuple[str, str], Case] = {
         r"'unicorn' is not one token of the vocabulary, but .*; nearest that are: ",
     ),
     ("caption", "top-k"): (lambda s: ["--temperature", "1", "--top-k", "321"], r"top_k 321: expected 1 to 320"),
-    ("caption", "top-p"): (lambda s: ["--temperature", "1", "--top-p", "0"], r"top_p 0\.0: expected more than 0"),
+    ("caption", "top-p"): (lambda s: ["--temperature", "1", "--top-p", "0"], r"--top-p 0\.0: expected more than 0"),
     ("caption", "temperature"): (lambda s: ["--temperature", "nan"], r"temperature nan: expected 0 \(greedy\) or"),
     ("caption", "max-new-tokens"): (lambda s: ["--max-new-tokens", "999"], r"max_new_tokens 999: expected 1 to "),
 }

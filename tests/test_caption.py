@@ -55,10 +55,10 @@ def test_the_prompt_and_the_seed_reach_the_model(world, picture, capsys):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--top-k", "0", "--temperature", "1"], "caption: top_k 0: expected 1 to"),
-        (["--top-p", "1.5", "--temperature", "1"], "caption: top_p 1.5: expected"),
-        (["--temperature", "-1"], "caption: temperature -1.0: expected"),
-        (["--max-new-tokens", "0"], "caption: max_new_tokens 0: expected"),
+        (["--top-k", "0", "--temperature", "1"], "caption: --top-k 0: expected at least 1"),
+        (["--top-p", "1.5", "--temperature", "1"], "caption: --top-p 1.5: expected"),
+        (["--temperature", "-1"], "caption: --temperature -1.0: expected"),
+        (["--max-new-tokens", "0"], "caption: --max-new-tokens 0: expected"),
         (["--max-new-tokens", "5000"], "caption: max_new_tokens 5000: expected"),
         (["--projection", "no/such.safetensors"], "caption: .*no/such.safetensors"),
         (["--lm", "no/such/folder/lm"], "caption: .*no/such/folder/lm"),

@@ -77,7 +77,7 @@ def test_the_first_token_of_a_word(world, pictures, capsys):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--k", "0"], "k = 0: choose 1 to 320"),
+        (["--k", "0"], "--k 0: expected at least 1"),
         (["--k", "321"], "k = 321: choose 1 to 320"),
         (["--layers", "4"], "layer 4: the language model has 0 (the input) to 3"),
         (["--layers", "all"], "--layers 'all': use numbers and commas, such as 0,6,-1"),
@@ -87,7 +87,7 @@ def test_the_first_token_of_a_word(world, pictures, capsys):
         (["--positions", "first"], "positions 'first' are unknown; use image, text, last, all"),
         (["--positions", "text", "--prompt", ""], "positions: the prompt has none of 'text'"),
         (["--targets", "dog,dogg"], "'dogg' is not one token of the vocabulary"),
-        (["--n-draws", "0"], "n_draws = 0: draw at least 1"),
+        (["--n-draws", "0"], "--n-draws 0: expected at least 1"),
         (["--figure", "out.gif"], "out.gif: cannot write a .gif file; use .png, .pdf, .svg"),
         (["--html", "out.txt"], "out.txt: cannot write a .txt file; use .html, .htm"),
         (["--html", "/nowhere/out.html"], "/nowhere/out.html: cannot be written"),

@@ -68,12 +68,12 @@ def test_tokens_are_no_markup(world, pictures, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--k", "0"], "k = 0: choose 1 to 320"),
+        (["--k", "0"], "--k 0: expected at least 1"),
         (["--k", "321"], "k = 321: choose 1 to 320"),
         (["--k", "many"], "k"),
         (["--targets", "dog,dogg"], "'dogg' is not one token of the vocabulary"),
         (["--metric", "manhattan"], "metric"),
-        (["--n-draws", "0"], "n_draws = 0: draw at least 1"),
+        (["--n-draws", "0"], "--n-draws 0: expected at least 1"),
         (["--figure", "out.gif"], "out.gif: cannot write a .gif file; use .png, .pdf, .svg"),
         (["--figure", "/nowhere/out.png"], "/nowhere/out.png: cannot be written"),
         (["--json", "/nowhere/out.json"], "/nowhere/out.json: cannot be written"),

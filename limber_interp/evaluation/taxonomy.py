@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from limber_interp.errors import InputError
 from limber_interp.evaluation.spelling import spelt, without_accents
+from limber_interp.extras import not_installed
 from limber_interp.resources import resolve
 
 EMBEDDED = "limber_weights/emoji/taxonomy.json"  # of the embedded suite: see `Taxonomy.read`, `Lexicon.read`
@@ -240,7 +241,7 @@ def from_nltk(load: Callable[[], T], what: str, resource: str, path: str | Path 
     try:
         import nltk.data
     except ImportError as error:
-        raise InputError(f"{what} needs nltk, which is not installed: pip install nltk") from error
+        raise not_installed("nltk", "compare", what) from error
     name = resource.rpartition("/")[2]
     if path is not None:
         folder = resolve(path)

@@ -85,10 +85,25 @@ def load_hooked_gptj(
     return lm.eval().requires_grad_(False)
 
 
-def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None) -> Path:
+def describe_lm(
+    folder_or_hub_id: str | Path, revision: str | None = None
+) -> tuple[GPTJConfig, PreTrainedTokenizerBase]:
+    """The configuration and the tokenizer of a language model. No weights are opened, nor downloaded.
+
+    Raises:
+        InputError: as `load_hooked_gptj`, as far as its weights have no part in it.
+    """
+    folder = locate_lm(folder_or_hub_id, revision, weights=False)
+    return _read_config(folder), _load_tokenizer(folder)
+
+
+def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The local folder of a language model; a hub id is downloaded into the Hugging Face cache first.
 
     A hub id may name its revision, which a config can then hold too: `EleutherAI/gpt-j-6B@float16`.
+
+    Args:
+        weights: False downloads all but them, a few megabytes, into the same folder.
 
     Raises:
         InputError: neither a folder nor something that the hub has.
@@ -103,6 +118,8 @@ def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None) -> Path
         raise InputError(f"language model {asked!r}: no such folder; expected a Hugging Face GPT-J folder or a hub id")
     try:
         texts = ["*.json", "*.txt"]
+        if not weights:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=texts))
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
             folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*texts, "pytorch_model*.bin"]))
@@ -130,11 +147,10 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping
     Raises:
         InputError: an unknown name.
     """
+    check_dtype(dtype)
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype != "auto":
-        if dtype not in DTYPES:
-            raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
         return DTYPES[dtype]
     found = stored["transformer.wte.weight"].dtype
     if device.type != "cpu":
@@ -145,6 +161,12 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device, stored: Mapping
     if chosen != found:
         logger.info("language model in %s: float32 takes %.2f of the %.2f GiB that are free", str(chosen)[6:], *sizes)
     return chosen
+
+
+def check_dtype(dtype: str | torch.dtype) -> None:
+    """Raise InputError if it is the name of none that a language model runs in."""
+    if isinstance(dtype, str) and dtype not in ("auto", *DTYPES):
+        raise InputError(f"dtype {dtype!r}: expected auto, {', '.join(DTYPES)}")
 
 
 def gptj_shapes(config: GPTJConfig) -> dict[str, tuple[int, ...]]:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
@@ -17,15 +18,16 @@ from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
 from limber_interp.images import ImageSource, describe, distinct, each, image_hash, is_one_image, load_image
 from limber_interp.layout import Layout
-from limber_interp.models.encoders import Encoder, load_encoder
+from limber_interp.models.encoders import Encoder, blank_encoder, check_weights_are_there, load_encoder
 from limber_interp.models.generation import generate
-from limber_interp.models.hooked_gptj import lm_sha256, load_hooked_gptj, locate_lm
-from limber_interp.models.projection import Projection, load_projection
+from limber_interp.models.hooked_gptj import check_dtype, describe_lm, lm_sha256, load_hooked_gptj, locate_lm
+from limber_interp.models.projection import Projection, check_projection_is_there, load_projection
 from limber_interp.models.prompt import Prompt
 from limber_interp.models.vocabulary import Vocabulary, vocabulary
 from limber_interp.published import ENCODER_LOST
 from limber_interp.records import Manifest
 from limber_interp.resources import resolve
+from limber_interp.weights import weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -248,6 +250,44 @@ class Limber:
         return ("unverified projection: its file does not say what it was trained with",)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a model before any of its weights are read.
+
+    Attributes:
+        n_layers, n_ctx: blocks of the language model, and positions that it has.
+        prompt_pos, grid: positions of an image's soft prompt, and (rows, columns) of its patches; None where the
+            encoder pools them.
+    """
+
+    config: LimberConfig
+    vocabulary: Vocabulary
+    n_layers: int
+    n_ctx: int
+    prompt_pos: int
+    grid: tuple[int, int] | None
+
+    def layout(self, text: str, max_new_tokens: int = 0) -> Layout:
+        """Of the prompt [image, `text`].
+
+        Raises:
+            InputError: the language model does not have so many positions, or not so many more for a continuation.
+        """
+        n_text = len(self.vocabulary.encode(text))
+        layout = Layout.of([("image", self.prompt_pos, self.grid, "image"), ("text", n_text, None, text)])
+        if layout.n_pos > self.n_ctx:
+            raise InputError(
+                f"prompt of {layout.n_pos} positions, {self.prompt_pos} of them the image's: the language model has "
+                f"{self.n_ctx}"
+            )
+        if layout.n_pos + max_new_tokens > self.n_ctx:
+            raise InputError(
+                f"max_new_tokens {max_new_tokens}: expected 1 to {self.n_ctx - layout.n_pos}; the image and the prompt "
+                f"take {layout.n_pos} of the model's {self.n_ctx} positions"
+            )
+        return layout
+
+
 def load(
     config: str | Path | LimberConfig = DEFAULT_CONFIG,
     lm: str | Path | None = None,
@@ -257,8 +297,12 @@ def load(
     dtype: str | torch.dtype = "auto",
     seed: int | None = None,
     beside: Limber | None = None,
+    check: Callable[[Outline], object] = lambda outline: None,
 ) -> Limber:
     """Load a config's encoder, projection and language model, ready to use.
+
+    What is small comes first: whatever can be wrong without the encoder's and the language model's weights shows before
+    these are read, or downloaded.
 
     Args:
         config: a name from `configs/`, a path to a YAML file, or a LimberConfig.
@@ -266,6 +310,8 @@ def load(
         projection: "none" for an untrained one, drawn from the seed: to be trained, or as a control.
         device, dtype: of the language model, see `load_hooked_gptj`; the encoder and projection stay in float32.
         beside: a model whose language model is taken, as it is, where the config names the same one.
+        check: told what the model will be, before its weights are read; what it raises is passed on, so that whoever
+            asks for the model can refuse what does not fit it.
 
     Raises:
         InputError: anything missing, broken, or not made for each other.
@@ -280,29 +326,53 @@ def load(
         config = config.model_copy(update={key: value for key, value in overrides.items() if value is not None})
     else:
         config = load_config(config, **overrides)
-    if config.projection is None:
-        raise InputError(f"config {config.name} names no projection: give --projection, or 'none' for an untrained one")
     device = choose_device(device)
+    check_dtype(dtype)
+    check_files(config)
+    blank = blank_encoder(config)
+    described, tokenizer = describe_lm(config.lm_name)
+    linear = _projection(config, blank, described.n_embd)
+    prompt_pos = blank.n_positions * linear.n_tokens
+    check(Outline(config, Vocabulary(tokenizer), described.n_layer, described.n_positions, prompt_pos, blank.grid))
+    if (here := resolve(config.lm_name)).is_dir():
+        weight_files(here)
     encoder = load_encoder(config)
     lm_folder = locate_lm(config.lm_name)
     if beside is not None and beside.lm_folder == lm_folder:
         device, hooked, sha256 = beside.device, beside.lm, beside.lm_sha256
     else:
         hooked, sha256 = load_hooked_gptj(lm_folder, dtype, device), None
-    shape = encoder.d_encoder, hooked.cfg.d_model, n_tokens(config, encoder)
-    if config.projection == UNTRAINED:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            linear = Projection(*shape)
-    else:
-        path = resolve(config.projection)
-        between = encoder.name, config.lm_name
-        linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=between)
-        linear.check_published(config.name, path)
     limber = Limber(config, encoder.to(device), linear.to(device), hooked, lm_folder, sha256)
     for note in limber.notes:
         logger.warning("%s: %s", config.name, note)
     return limber
+
+
+def check_files(config: LimberConfig) -> None:
+    """Find out whether the projection and the encoder's weights are here, if a config names some; nothing is opened.
+
+    Raises:
+        InputError: it names no projection; or the projection's file or the encoder's weights are missing.
+    """
+    if config.projection is None:
+        raise InputError(f"config {config.name} names no projection: give --projection, or 'none' for an untrained one")
+    if config.projection != UNTRAINED:
+        check_projection_is_there(resolve(config.projection))
+    check_weights_are_there(config)
+
+
+def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Projection:
+    """The config's, or an untrained one drawn from its seed; the encoder need not have weights."""
+    assert config.projection is not None
+    shape = encoder.d_encoder, d_model, n_tokens(config, encoder)
+    if config.projection == UNTRAINED:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(config.seed)
+            return Projection(*shape)
+    path = resolve(config.projection)
+    linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=(encoder.name, config.lm_name))
+    linear.check_published(config.name, path)
+    return linear
 
 
 def n_tokens(config: LimberConfig, encoder: Encoder) -> int:

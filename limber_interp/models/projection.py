@@ -108,6 +108,17 @@ class Projection(nn.Module):
         write_atomically(path, lambda temporary: torch.save(tensors, temporary))
 
 
+def check_projection_is_there(path: Path) -> None:
+    """Raise InputError, which says where to put it, if a projection's file is missing. LIMBER's are fetched."""
+    if not path.is_file():
+        config = path.parent.name
+        fetch = f"`python -m limber_interp.fetch {config}` gets it; or " if config in BLOB_IDS else ""
+        raise InputError(
+            f"projection {path}: no such file; {fetch}put it there, or give --projection a .safetensors or LIMBER's "
+            ".ckpt"
+        )
+
+
 def load_projection(
     path: str | Path,
     d_encoder: int,
@@ -130,10 +141,7 @@ def load_projection(
             of the wrong shape, NaN or infinity.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"projection {path}: no such file; put it there, or give --projection a .safetensors or LIMBER's .ckpt"
-        )
+    check_projection_is_there(path)
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     manifest = _read_manifest(path)
     if manifest is not None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from limber_interp.records import Captions, write_atomically
+from limber_interp.plotting.style import write
+from limber_interp.records import Captions
 from limber_interp.text import printable
 
 COLUMNS = 4
@@ -42,4 +43,4 @@ def figure(record: Captions, path: str | Path) -> None:
         warnings.filterwarnings(
             "ignore", "Glyph .* missing from font"
         )  # a box is drawn, and a caption is no place to stop
-        write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=150))
+        write(sheet, path, dpi=150)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 from PIL import Image
 
-from limber_interp.records import Manifest, write_atomically
+from limber_interp.records import WRITER, Manifest, write_atomically
 from limber_interp.text import printable
 
 PAGES = resources.files("limber_interp.plotting") / "page"
@@ -35,6 +35,7 @@ def write_page(path: str | Path, name: str, scripts: Sequence[str], record: Mapp
     data = json.dumps(record, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = data.replace("<", "\\u003c")  # with it begins all that could end the data early
     html = Template(_source(name, "page.html")).substitute(
+        writer=WRITER,
         style=_source("shared", "base.css") + _source(name, "style.css"),
         record=data,
         script="\n".join([_source("shared", "record.js"), *(_source(name, script) for script in scripts)]),

@@ -12,7 +12,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from limber_interp.errors import InputError
-from limber_interp.records import write_atomically
+from limber_interp.records import WRITER, write_atomically
 from limber_interp.text import printable, visible
 
 COLOURS = "viridis"  # perceptually uniform, also in grey and to colour-blind readers
@@ -50,13 +50,14 @@ def inscribe(sheet: Figure, title: str, caption: str) -> None:
     sheet.supxlabel("\n".join(lines), fontsize=CAPTION, color=GREY, parse_math=False, x=0.02, ha="left")
 
 
-def write(sheet: Figure, path: str | Path) -> None:
-    """Write the sheet whole or not at all; the ending of the path chooses the format.
+def write(sheet: Figure, path: str | Path, dpi: int = 200) -> None:
+    """Write the sheet whole or not at all; the ending of the path chooses the format. The file says who wrote it.
 
     Raises:
         InputError: the path cannot be written.
     """
-    write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=200))
+    key = "Software" if Path(path).suffix.lower() == ".png" else "Creator"
+    write_atomically(path, lambda temporary: sheet.savefig(temporary, dpi=dpi, metadata={key: WRITER}))
 
 
 def drawable(token: str, most: int) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 
 from limber_interp.errors import InputError
+from limber_interp.models.vocabulary import Vocabulary
 
 Metric = Literal["cosine", "dot", "euclidean", "centred_cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -186,7 +187,7 @@ def read(
     return Reading(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
-def check_k(k: int, lens: Lens) -> None:
+def check_k(k: int, lens: Lens | Vocabulary) -> None:
     """Raise InputError if there are not k tokens to keep."""
     if not 1 <= k <= lens.n_used:
         raise InputError(f"k = {k}: choose 1 to {lens.n_used}, the number of tokens in the vocabulary")

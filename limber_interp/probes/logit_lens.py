@@ -91,7 +91,7 @@ def logit_lens(
     check_k(k, lens)
     if n_draws < 1:
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
-    kept = _layers(layers, model.lm.cfg.n_layers)
+    kept = chosen_layers(layers, model.lm.cfg.n_layers)
     watch = Watch.of(model.vocabulary, targets, target_first_token)
     prompt_lens = PromptLens(model, lens, k, positions, kept, watch)
     probe = _Probe(prompt_lens, Substitutes(model, seed), n_draws, batch_size)
@@ -127,7 +127,12 @@ def logit_lens(
     return replace(record, tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)))
 
 
-def _layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+def chosen_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+    """Layers as counted from 0, each once and in their order; None: all.
+
+    Raises:
+        InputError: the language model has no such layer, or none is given.
+    """
     if layers is None:
         return tuple(range(n_layers + 1))
     for layer in layers:

@@ -3,8 +3,10 @@
 A record can be saved and loaded (`.npz` without pickles), printed as JSON, and drawn again without any model.
 """
 
+from limber_interp.records.base import WRITER as WRITER
 from limber_interp.records.base import Manifest as Manifest
 from limber_interp.records.base import Record as Record
+from limber_interp.records.base import check_folder as check_folder
 from limber_interp.records.base import check_writable as check_writable
 from limber_interp.records.base import installed_versions as installed_versions
 from limber_interp.records.base import make_folder as make_folder

@@ -22,6 +22,10 @@ R = TypeVar("R", bound="Record")
 LIBRARIES = ("torch", "transformers", "transformer_lens", "open_clip_torch", "timm", "numpy", "pillow")
 
 
+# What figures and pages say of who wrote them, so that a later run can tell them from files that are not its own
+WRITER = "written by limber_interp"
+
+
 def installed_versions() -> dict[str, str]:
     """Versions of this package and of the libraries that can change a result, read without importing them."""
     from limber_interp import __version__
@@ -54,9 +58,13 @@ class Record:
         assert is_dataclass(self)
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
-    def to_json(self, indent: int | None = None) -> str:
-        """`as_dict()` as JSON text, which every encoding of Unicode can hold."""
-        text = json.dumps(self.as_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
+    def to_json(self, indent: int | None = None, ascii: bool = False) -> str:
+        """`as_dict()` as JSON text, which every encoding of Unicode can hold.
+
+        Args:
+            ascii: write all other characters as `\\u00e9`, so that every encoding can hold it.
+        """
+        text = json.dumps(self.as_dict(), indent=indent, ensure_ascii=ascii, allow_nan=False)
         # A file name that is not UTF-8 comes as lone surrogates; `\udcff` is what JSON writes for one
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -189,6 +197,22 @@ def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> None:
         trial.unlink()
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror} ({path.resolve().parent})") from error
+
+
+def check_folder(path: str | Path) -> None:
+    """Find out before any work whether a folder is there, or can be made, and takes files; nothing is made.
+
+    Raises:
+        InputError: something else is in its place, or its parent takes no files.
+    """
+    path = Path(path)
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+        trial = _beside(there / path.name)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made: {error.strerror}; name another folder") from error
 
 
 def make_folder(path: str | Path) -> Path:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from limber_interp.errors import InputError
+from limber_interp.extras import how_to_install
 from limber_interp.records import write_atomically
 
 
@@ -75,5 +76,5 @@ def _event_writer(folder: Path, steps: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise InputError(f"TensorBoard's writer cannot be imported ({error}): pip install tensorboard") from error
+        raise InputError(f"TensorBoard's writer cannot be imported ({error}): {how_to_install('train')}") from error
     return SummaryWriter(folder, purge_step=steps)

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 
 from limber_interp.errors import InputError
+from limber_interp.extras import how_to_install
 from limber_interp.ranks import PATIENCE
 
 
@@ -23,8 +24,8 @@ def check_deepspeed() -> None:
     """
     if importlib.util.find_spec("deepspeed") is None:
         raise InputError(
-            "DeepSpeed, which takes the steps of training, is not installed: pip install 'limber_interp[train]', or in "
-            "a checkout: pip install -e '.[train]'. The closed forms (--method ridge and its like) need none"
+            f"DeepSpeed, which takes the steps of training, is not installed: {how_to_install('train')}. The "
+            "closed forms (--method ridge and its like) need none"
         )
 
 

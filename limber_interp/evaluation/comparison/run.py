@@ -21,6 +21,7 @@ from limber_interp.evaluation.comparison.telling import Progress, silent
 from limber_interp.evaluation.comparison.work import TASKS, Looked, Setting, Shown, Sources, Work
 from limber_interp.evaluation.comparison.yardsticks import Yardsticks
 from limber_interp.evaluation.questions import DEFAULT_TEMPLATE, Template
+from limber_interp.models.limber import check_files
 from limber_interp.ranks import Ranks
 from limber_interp.records import Comparison
 from limber_interp.resources import weights_dir
@@ -107,6 +108,8 @@ def compare(
         if given is not None and questions is None:
             raise InputError(f"{option} {given}: of VQA's questions, and none are named; name them with --questions")
     found, notes = load_configs(configs, lm)
+    for config in found:  # all of them, before the first one's language model is loaded
+        check_files(config)
     data = data or weights_dir() / "emoji" / "scenes"
     dataset: Dataset = open_dataset(data, images)
     if max_images is not None:

@@ -1,5 +1,7 @@
 """The frozen image encoders: one class per family, which owns all that is known about it."""
 
+from pathlib import Path
+
 import torch
 
 from limber_interp.config import LimberConfig
@@ -11,7 +13,17 @@ from limber_interp.models.encoders.clip_vit import ClipViT
 from limber_interp.models.encoders.nf_resnet import NFResNet
 from limber_interp.resources import resolve
 
-__all__ = ["Beit", "ClipResNet", "ClipViT", "Encoder", "NFResNet", "blank_encoder", "encoder_names", "load_encoder"]
+__all__ = [
+    "Beit",
+    "ClipResNet",
+    "ClipViT",
+    "Encoder",
+    "NFResNet",
+    "blank_encoder",
+    "check_weights_are_there",
+    "encoder_names",
+    "load_encoder",
+]
 
 FAMILIES: tuple[type[Encoder], ...] = (ClipResNet, ClipViT, NFResNet, Beit)
 
@@ -37,13 +49,23 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
         raise InputError(
             f"unknown encoder {config.encoder_name!r}; nearest: {nearest(config.encoder_name, encoder_names())}"
         )
-    weights = resolve(config.encoder_weights) if config.encoder_weights else None
-    if weights is not None and not weights.exists():
-        raise InputError(f"encoder weights {weights}: no such file or folder; put them there, or name others")
+    weights = check_weights_are_there(config)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)  # torch.manual_seed() would seed the GPUs too
         encoder = families[0].load(config, weights)
     return encoder.to(device)
+
+
+def check_weights_are_there(config: LimberConfig) -> Path | None:
+    """Where the weights are that a config names; None where a library fetches them.
+
+    Raises:
+        InputError: nothing is there.
+    """
+    weights = resolve(config.encoder_weights) if config.encoder_weights else None
+    if weights is not None and not weights.exists():
+        raise InputError(f"encoder weights {weights}: no such file or folder; put them there, or name others")
+    return weights
 
 
 def blank_encoder(config: LimberConfig) -> Encoder:
