@@ -10,6 +10,7 @@ from limber_interp.models.encoders.clip_resnet import ClipResNet
 from limber_interp.models.encoders.clip_vit import ClipViT
 from limber_interp.models.encoders.nf_resnet import NFResNet
 from limber_interp.resources import resolve
+from limber_interp.threads import drawing
 
 __all__ = ["Beit", "ClipResNet", "ClipViT", "Encoder", "NFResNet", "blank_encoder", "encoder_names", "load_encoder"]
 
@@ -40,8 +41,7 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
     weights = resolve(config.encoder_weights) if config.encoder_weights else None
     if weights is not None and not weights.exists():
         raise InputError(f"encoder weights {weights}: no such file or folder; put them there, or name others")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed() would seed the GPUs too
+    with drawing(config.seed):
         encoder = families[0].load(config, weights)
     return encoder.to(device)
 
