@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(Exception):
@@ -22,7 +23,7 @@ def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
     return ", ".join(get_close_matches(name, known, n=n, cutoff=0.5) or known)
 
 
-def check_at_least_one(**counts: int | None) -> None:
+def check_at_least_one(**counts: Any) -> None:
     """Refuse a number of things that is no whole number from 1 on; None, which is nobody's choice, passes.
 
     Raises:
