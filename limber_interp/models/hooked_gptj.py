@@ -77,7 +77,7 @@ def load_hooked_gptj(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     revision: str | None = None,
-) -> HookedTransformer:
+) -> HookedGPTJ:
     """Load a GPT-J, frozen and in eval mode, with its tokenizer (no beginning-of-text token, padding on the left).
 
     Texts are padded with a token that stands for nothing, and not with the end of text as GPT-J's are elsewhere:
