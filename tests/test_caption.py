@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from limber_interp.caption import main
 
@@ -83,3 +84,44 @@ def test_a_bad_image_can_be_skipped(world, picture, capsys):
     assert [image["image"] for image in values["images"]] == [picture]
     assert values["manifest"]["notes"][-1] == "skipped no/such.png: no such image file"
     assert err.splitlines()[-1] == "caption: skipped no/such.png: no such image file"
+
+
+def test_samples_in_table_figure_and_json(world, picture, images, tmp_path, capsys):
+    images[1].save(tmp_path / "other.png")
+    given = [picture, str(tmp_path / "other.png"), "--config", str(world.config()), "--max-new-tokens", "4"]
+    sampled = [*given, "--temperature", "2", "--seed", "1"]
+    out, sheets = tmp_path / "out.json", [tmp_path / "1.png", tmp_path / "3.png"]
+    assert main([*sampled, "--figure", str(sheets[0])]) == 0
+    assert "│ sample" not in capsys.readouterr().out.replace("┃", "│")
+    assert main([*sampled, "--n-samples", "3", "--json", str(out), "--figure", str(sheets[1])]) == 0
+    rows = capsys.readouterr().out
+    values = json.loads(out.read_text())
+    assert "│ sample" in rows.replace("┃", "│")
+    for image in values["images"]:
+        assert len(image["samples"]) == 3
+        for sample in image["samples"]:
+            assert f"{sample['logprob']:.2f}" in rows
+        assert rows.count(image["image"]) == 3
+    assert rows.count("(no image)") == 3
+    assert values["sampling"] == {"temperature": 2.0, "top_k": None, "top_p": None}
+    with Image.open(sheets[0]) as one, Image.open(sheets[1]) as three:
+        assert one.width == three.width
+        assert one.height < three.height
+
+
+def test_several_samples_need_a_temperature(world, picture, capsys):
+    assert main([picture, "--config", str(world.config()), "--n-samples", "2"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == "caption: n_samples 2 at temperature 0 (greedy): all would be the same; set a temperature, such as 1"
+
+
+def test_a_prompt_that_names_a_file(world, picture, tmp_path, monkeypatch, capsys):
+    """It was refused, as an image that would be read as text."""
+    monkeypatch.chdir(tmp_path)
+    given = [picture, "--config", str(world.config()), "--max-new-tokens", "4", "--json", "-"]
+    assert main(given) == 0
+    before = json.loads(capsys.readouterr().out)["images"]
+    (tmp_path / "A picture of").touch()
+    assert main([*given, "--prompt", "A picture of"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == before
+    assert main([*given, "--prompt", "noise.png"]) == 0

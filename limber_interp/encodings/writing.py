@@ -27,7 +27,7 @@ from torch import Tensor
 from limber_interp.datasets import Dataset, Example, Rejected, Rejections, fingerprint
 from limber_interp.encodings.lines import Line, read_lines
 from limber_interp.encodings.reading import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import describe, load_image
 from limber_interp.models.encoders import Encoder
 from limber_interp.records import installed_versions, make_folder, write_atomically
@@ -57,9 +57,10 @@ def encode(
         max_rejected: the share of the data set above which the work stops.
 
     Raises:
-        InputError: `out` holds other encodings, there is no room for these, too many examples are rejected, or an
-            encoding has a number beyond float16 (its image is named).
+        InputError: `shard_size` or `batch_size` is below 1, `out` holds other encodings, there is no room for these,
+            too many examples are rejected, or an encoding has a number beyond float16 (its image is named).
     """
+    check_at_least_one(shard_size=shard_size, batch_size=batch_size)
     out = make_folder(out)
     manifest = {
         "encoder": {"name": encoder.name, "sha256": encoder.sha256, "preprocessing": encoder.preprocessing},

@@ -12,10 +12,11 @@ import numpy as np
 from torch import Tensor
 
 from limber_interp.datasets.questions import Question
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.evaluation.vqa import vqa_accuracy
 from limber_interp.images import describe
 from limber_interp.models.limber import Limber
+from limber_interp.models.prompt import Text
 from limber_interp.records import Answer
 
 Shots = Sequence[Question]
@@ -113,10 +114,10 @@ def prompt(
     def image(question: Question) -> list[Tensor]:
         return [] if soft_prompt_of is None else [soft_prompt_of(question.image)]
 
-    parts: list[str | Tensor] = [template.before] if template.before else []
+    parts: list[str | Tensor] = [Text(template.before)] if template.before else []
     for shot in shots:
-        parts += [*image(shot), template.shown(shot)]
-    return [*parts, *image(question), template.asked(question)]
+        parts += [*image(shot), Text(template.shown(shot))]
+    return [*parts, *image(question), Text(template.asked(question))]
 
 
 def answers(
@@ -142,9 +143,10 @@ def answers(
         progress: wraps the iteration over batches.
 
     Raises:
-        InputError: no question, or prompts longer than the language model takes (before any is answered); how many
-            shots fit is said.
+        InputError: no question, a batch size below 1, or prompts longer than the language model takes (before any is
+            answered; how many shots fit is said); logits that are not finite.
     """
+    check_at_least_one(batch_size=batch_size)
     if not questions:
         raise InputError("no question given")
     n_image = 0 if soft_prompt_of is None else len(soft_prompt_of(questions[0].image))

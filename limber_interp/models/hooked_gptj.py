@@ -5,11 +5,13 @@ in the memory-mapped file. So W_E, W_U and all norms mean what the checkpoint sa
 own where the model runs in the checkpoint's dtype on the CPU.
 """
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -23,10 +25,13 @@ from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 from limber_interp.devices import choose_device
 from limber_interp.errors import InputError
 from limber_interp.resources import resolve
+from limber_interp.threads import drawing, using
 from limber_interp.weights import check_shapes, read_json, read_tensors, tensors_sha256, weight_files
 
 logger = logging.getLogger(__name__)
 
+# Of rows without a token, as GPT-J's own tokenizer calls them (see models/vocabulary.py)
+FILLER = "<|extratoken_"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The same function as one kernel: gelu_new's eight keep four tensors of its input's size for a backward pass, not one
 ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
@@ -34,13 +39,51 @@ ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
 STORED_MASKS = (".attn.bias", ".attn.masked_bias")
 
 
+class HookedGPTJ(HookedTransformer):
+    """A HookedTransformer that one thread uses at a time.
+
+    Hooks stand on the model itself, and fire in the forward pass of whoever runs it. So while a thread is inside of
+    `hooks`, `run_with_hooks`, `run_with_cache` or `generate`, or in a forward pass, others wait for their turn. Hooks
+    that are set to stay (`add_hook`, `add_perma_hook`) are meant for all threads, and fire in all.
+
+    TransformerLens's own `generate` keeps keys and values: hooks on it see each new token alone, as position 0. Give
+    it `use_past_kv_cache=False` where they count positions; `Limber.generate` does so by itself.
+    """
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        # Activations that are computed again for a gradient are so in a thread of autograd's, while the one that
+        # asked for it waits, perhaps inside of `hooks`
+        if torch._C._current_graph_task_id() != -1:
+            return super().forward(*args, **kwargs)
+        with using(self):
+            return super().forward(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def hooks(self, *args: Any, **kwargs: Any) -> Iterator[HookedTransformer]:
+        with using(self), super().hooks(*args, **kwargs) as model:
+            yield model
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        with using(self):
+            return super().generate(*args, **kwargs)
+
+    def to_tokens(self, *args: Any, **kwargs: Any) -> Any:  # it changes settings of the tokenizer meanwhile
+        with using(self):
+            return super().to_tokens(*args, **kwargs)
+
+
 def load_hooked_gptj(
     folder_or_hub_id: str | Path,
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     revision: str | None = None,
-) -> HookedTransformer:
+) -> HookedGPTJ:
     """Load a GPT-J, frozen and in eval mode, with its tokenizer (no beginning-of-text token, padding on the left).
+
+    Texts are padded with a token that stands for nothing, and not with the end of text as GPT-J's are elsewhere:
+    TransformerLens takes every leading padding token for padding, also an end of text that begins a text. Where the
+    embedding has no row for such a token, which is logged, texts are padded with the end of text on the right instead,
+    where nothing has to be masked; the logits that follow a shorter text of a batch then stand at its own end.
 
     Args:
         folder_or_hub_id: a folder with config.json, tokenizer files and weights (safetensors or .bin, sharded or not),
@@ -65,10 +108,10 @@ def load_hooked_gptj(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
-    with warnings.catch_warnings(), torch.device("meta"):
+    with drawing(), warnings.catch_warnings(), torch.device("meta"):  # Python's filters are all threads', too
         # TransformerLens 4 will not have it; 3.9 is pinned for it
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
-        lm = HookedTransformer(cfg, move_to_device=False)
+        lm = HookedGPTJ(cfg, move_to_device=False)
 
     # Taken out one by one, so that no more than one tensor exists in both dtypes
     weights = {name: view.to(device, dtype) for name, view in hooked_views(stored, config)}
@@ -79,6 +122,7 @@ def load_hooked_gptj(
     _set_buffers(lm, device)
     assert not any(t.is_meta for t in (*lm.parameters(), *lm.buffers()))
 
+    _pad(tokenizer, config.vocab_size)
     # Assigned directly: set_tokenizer() would load a second one, with a beginning-of-text token
     lm.tokenizer = tokenizer
     lm.cfg.tokenizer_prepends_bos = False
@@ -239,8 +283,23 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise InputError(f"{folder}: the tokenizer cannot be read: {error}") from error
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
-    tokenizer.pad_token = tokenizer.eos_token  # only ever masked
     return tokenizer
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Let the tokenizer pad with what no text holds, on the left; see `load_hooked_gptj`."""
+    known, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder
+    padding, others = tokenizer.pad_token_id, (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+    if padding not in (None, *others) and padding < rows and padding in added and added[padding].special:
+        return
+    fillers = [name for name, id in known.items() if name.startswith(FILLER) and id < rows]
+    if fillers:
+        tokenizer.pad_token = max(fillers, key=known.__getitem__)
+    elif len(tokenizer) < rows:
+        tokenizer.add_special_tokens({"pad_token": f"{FILLER}1|>"})
+    if tokenizer.pad_token_id in (None, *others) or tokenizer.pad_token_id >= rows:
+        tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "right"
+        logger.info("language model: no row of its embedding is free for padding; texts are padded on the right")
 
 
 def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device) -> HookedTransformerConfig:

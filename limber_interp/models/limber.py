@@ -6,33 +6,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, TypeAlias, cast, overload
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
 from limber_interp.devices import choose_device
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
+from limber_interp.finite import check_rows
 from limber_interp.images import ImageSource, describe, distinct, each, image_hash, is_one_image, load_image
 from limber_interp.layout import Layout
 from limber_interp.models.encoders import Encoder, blank_encoder, check_weights_are_there, load_encoder
 from limber_interp.models.generation import generate
 from limber_interp.models.hooked_gptj import check_dtype, describe_lm, lm_sha256, load_hooked_gptj, locate_lm
 from limber_interp.models.projection import Projection, check_projection_is_there, load_projection
-from limber_interp.models.prompt import Prompt
+from limber_interp.models.prompt import Content, ImagePrompt, Prompt, Text
 from limber_interp.models.vocabulary import Vocabulary, vocabulary
 from limber_interp.published import ENCODER_LOST
 from limber_interp.records import Manifest
 from limber_interp.resources import resolve
+from limber_interp.threads import drawing, using
 from limber_interp.weights import weight_files
 
 logger = logging.getLogger(__name__)
 
-# In a prompt a plain string is text; an image is any other ImageSource, or a soft prompt (prompt_pos, d_model)
-PromptPart: TypeAlias = ImageSource | Tensor
+# In a prompt a plain string is text; an image is any other ImageSource, or a soft prompt: an ImagePrompt, or vectors
+# (prompt_pos, d_model)
+PromptPart: TypeAlias = ImageSource | ImagePrompt | Tensor
 
 
 UNTRAINED = "none"  # as a config's `projection`
@@ -87,9 +91,31 @@ class Limber:
     def encode(
         self, images: ImageSource | Sequence[ImageSource] | Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch image_pos d_encoder"]:
-        """The encoder's vectors, of images or of pixels that `preprocess` gave."""
-        pixels = images if isinstance(images, Tensor) else self.preprocess(images)
-        return self.encoder(pixels)
+        """The encoder's vectors, of images or of pixels that `preprocess` gave.
+
+        Raises:
+            InputError: no image, one that cannot be opened, or vectors that are not finite.
+        """
+        if isinstance(images, Tensor):
+            pixels, names = images, [f"image {i} of the batch" for i in range(len(images))]
+        else:
+            images = list(each(images))
+            pixels, names = self.preprocess(images), [describe(image) for image in images]
+        return self.encode_pixels(pixels, names)
+
+    @torch.no_grad()
+    def encode_pixels(
+        self, pixels: Float[Tensor, "batch 3 height width"], names: Sequence[str]
+    ) -> Float[Tensor, "batch image_pos d_encoder"]:
+        """The encoder's vectors, of pixels whose images have these names.
+
+        Raises:
+            InputError: vectors that are not finite.
+        """
+        encodings = self.encoder(pixels)
+        fault = f"what the encoder {self.encoder.name} makes of it is not finite; check the encoder's weights"
+        check_rows(encodings, names, fault)
+        return encodings
 
     @torch.no_grad()
     def soft_prompt(
@@ -99,17 +125,30 @@ class Limber:
         return self.projection(self.encode(images))
 
     @torch.no_grad()
+    def image_prompts(self, images: ImageSource | Sequence[ImageSource]) -> list[ImagePrompt]:
+        """The soft prompts of images, encoded as one batch, as parts of prompts: `embed([[part, "A picture of"], …])`.
+
+        Raises:
+            InputError: as `encode`.
+        """
+        images = list(each(images))
+        names, opened = [describe(image) for image in images], [load_image(image) for image in images]
+        soft_prompts = self.projection(self.encode_pixels(self.preprocess(opened), names))
+        hashes = map(image_hash, opened)
+        return [ImagePrompt(*given) for given in zip(soft_prompts, names, hashes, strict=True)]
+
+    @torch.no_grad()
     def embed(self, prompt: PromptPart | Sequence[PromptPart] | Sequence[Sequence[PromptPart]]) -> Prompt:
         """Lay images and texts one after the other: `[image, "A picture of"]`, or a list of such lists.
 
-        A string is text; an image is a `Path`, bytes, an open file, a PIL image, a numpy array, or a soft prompt
-        (prompt_pos, d_model) of your own.
-        A part that stands alone is the whole prompt. No beginning-of-text token is put before; texts are tokenised each
-        on its own.
+        A string is text; an image is a `Path`, bytes, an open file, a PIL image, a numpy array, or a soft prompt: one
+        of `image_prompts`, or your own vectors (prompt_pos, d_model). A part that stands alone is the whole prompt. No
+        beginning-of-text token is put before; texts are tokenised each on its own.
 
         Raises:
-            InputError: an empty prompt, a list of both prompts and parts, an image that cannot be opened, a soft prompt
-                of another width, or more positions than the language model has.
+            InputError: an empty prompt, a list of both prompts and parts, an image that cannot be opened, a plain
+                string that is a URL or the name of an image file here (`Text(…)` is text whatever it reads like), a
+                soft prompt of another width, or more positions than the language model has.
         """
         if isinstance(prompt, PromptPart):  # a string is a sequence too, of single letters
             prompt = [prompt]
@@ -119,35 +158,48 @@ class Limber:
         if any(nested) and not all(nested):
             raise InputError("prompt: found lists and bare parts side by side; a batch is a list of lists")
         batch = cast(Sequence[Sequence[PromptPart]], prompt if all(nested) else [prompt])
-        rows, layouts = zip(*(self._lay_out(parts) for parts in batch), strict=True)
+        rows, layouts, contents = zip(*(self._lay_out(parts) for parts in batch), strict=True)
         if (longest := max(layout.n_pos for layout in layouts)) > self.lm.cfg.n_ctx:
             raise InputError(f"prompt of {longest} positions: the language model has {self.lm.cfg.n_ctx}")
-        return Prompt.stack(rows, layouts)
+        return Prompt.stack(rows, layouts, contents)
 
-    def _lay_out(self, parts: Sequence[PromptPart]) -> tuple[Float[Tensor, "pos d_model"], Layout]:
+    def _lay_out(self, parts: Sequence[PromptPart]) -> tuple[Float[Tensor, "pos d_model"], Layout, tuple[Content, ...]]:
         vectors: list[Tensor] = []
-        described: list[tuple[Literal["image", "text"], int, tuple[int, int] | None, str]] = []
+        described: list[tuple[Any, int, tuple[int, int] | None, str]] = []
+        contents: list[Content] = []
         for part in parts:
             if isinstance(part, str):
-                rows = self._embed_text(part)
-                described.append(("text", len(rows), None, part))
+                rows, said = self._embed_text(part), str(part)
+                described.append(("text", len(rows), None, said))
+                contents.append(("text", said))
             else:
-                rows = self._check_width(part) if isinstance(part, Tensor) else self.soft_prompt([part])[0]
-                source = "<soft prompt>" if isinstance(part, Tensor) else describe(part)
+                rows, source, content = self._image_part(part)
                 grid = self.encoder.grid if len(rows) == self.encoder.n_positions else None
                 described.append(("image", len(rows), grid, source))
+                contents.append(("image", content))
             vectors.append(rows.to(self.device, self.dtype))
         layout = Layout.of(described)
         if layout.n_pos == 0:
             raise InputError(NO_PARTS)
-        return torch.cat(vectors), layout
+        return torch.cat(vectors), layout, tuple(contents)
+
+    def _image_part(self, part: PromptPart) -> tuple[Float[Tensor, "pos d_model"], str, str | Tensor]:
+        """Its soft prompt, its name, and what it says: which picture it is, or the vectors themselves."""
+        if isinstance(part, Tensor):
+            return self._check_width(part), "<soft prompt>", part
+        assert not isinstance(part, str)
+        shown = part if isinstance(part, ImagePrompt) else self.image_prompts(part)[0]
+        return self._check_width(shown.vectors), shown.source, shown.sha256
 
     def _embed_text(self, text: str) -> Float[Tensor, "pos d_model"]:
-        if text.startswith(("http://", "https://")) or os.path.isfile(text):  # pathlib raises on a long text
+        if not isinstance(text, Text) and _names_an_image(text):
             raise InputError(
-                f"{text!r} would be read as text, but names an image: give pathlib.Path(…) or load_image(…)"
+                f"{text!r} would be read as text, but names an image: give pathlib.Path(…) or load_image(…), or "
+                "limber_interp.models.prompt.Text(…) where it is text"
             )
-        return self.lm.W_E[torch.tensor(self.vocabulary.encode(text), dtype=torch.long, device=self.device)]
+        with using(self.lm):  # tokenisers keep settings of a call, such as padding, in themselves
+            ids = self.vocabulary.encode(text)
+        return self.lm.W_E[torch.tensor(ids, dtype=torch.long, device=self.device)]
 
     def _check_width(self, soft_prompt: Tensor) -> Float[Tensor, "pos d_model"]:
         if soft_prompt.ndim != 2 or soft_prompt.shape[1] != self.lm.cfg.d_model:
@@ -170,7 +222,37 @@ class Limber:
 
     def _lm_input(self, prompt: Prompt | PromptPart | Sequence) -> dict[str, Any]:
         prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
-        return {"input": prompt.residual, "start_at_layer": 0, "attention_mask": prompt.attention_mask}
+        residual = prompt.residual.clone()  # hooks on the first block's input may write into it
+        return {"input": residual, "start_at_layer": 0, "attention_mask": prompt.attention_mask}
+
+    @overload
+    def caption(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        prompt: str = ...,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int = ...,
+        use_cache: bool | None = ...,
+        n_samples: None = ...,
+    ) -> str | list[str]: ...
+
+    @overload
+    def caption(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        prompt: str = ...,
+        max_new_tokens: int = ...,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        seed: int = ...,
+        use_cache: bool | None = ...,
+        *,
+        n_samples: int,
+    ) -> list[str] | list[list[str]]: ...
 
     def caption(
         self,
@@ -181,29 +263,46 @@ class Limber:
         top_k: int | None = None,
         top_p: float | None = None,
         seed: int = 0,
-        use_cache: bool = True,
-    ) -> str | list[str]:
+        use_cache: bool | None = None,
+        n_samples: int | None = None,
+    ) -> str | list[str] | list[list[str]]:
         """What the language model says after an image and `prompt`, without the prompt; greedy unless told otherwise.
 
-        The order is temperature, top-k, top-p (see `token_probabilities`). An image has the same caption in any batch.
+        The order is temperature, top-k, top-p (see `token_probabilities`). An image has the same caption in any batch:
+        what is drawn depends on `seed`, the picture and the prompt, so that different images draw different numbers.
+        Hooks that stand on `lm` take effect, on whole prompts: see `generation.generate` on `use_cache`.
+
+        Args:
+            prompt: always text, also where a file has that name.
+            n_samples: draw so many captions of each image; the first is the one that is drawn without it.
 
         Returns:
-            One caption for one image, a list for a list.
+            One caption for one image, a list for a list. With `n_samples`, also 1, a list of captions in the place of
+            each caption.
 
         Raises:
-            InputError: a setting out of its range, or an image that cannot be opened.
+            InputError: a setting out of its range, `n_samples` above 1 at temperature 0, or an image that cannot be
+                opened; numbers that are not finite; `use_cache=True` where hooks stand on `lm`.
         """
-        if is_one_image(images):
-            return self.caption([images], prompt, max_new_tokens, temperature, top_k, top_p, seed, use_cache)[0]
-        embedded = self.embed([[soft_prompt, prompt] for soft_prompt in self.soft_prompt(images)])
-        continuations = self.generate(embedded, max_new_tokens, temperature, top_k, top_p, seed, use_cache)
-        return [self.vocabulary.text(ids).strip() for ids in continuations]
+        check_samples(n_samples, temperature)
+        one = is_one_image(images)
+        prompts: list[list[PromptPart]] = [[shown, Text(prompt)] for shown in self.image_prompts(images)]
+        embedded = self.embed(prompts)
+        drawn = []
+        for sample in range(n_samples or 1):
+            ids = self.generate(embedded, max_new_tokens, temperature, top_k, top_p, seed, use_cache, sample=sample)
+            drawn.append([self.vocabulary.text(row).strip() for row in ids])
+        if n_samples is None:
+            return drawn[0][0] if one else drawn[0]
+        by_image = [list(samples) for samples in zip(*drawn, strict=True)]
+        return by_image[0] if one else by_image
 
     def generate(self, prompt: Prompt | PromptPart | Sequence, *sampling: Any, **settings: Any) -> list[list[int]]:
         """Token ids that continue each prompt, the end of text left out; settings as in `generation.generate`."""
         prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
         vocabulary = self.vocabulary
         stopping = vocabulary.n_used, vocabulary.eos
+        settings = {"keys": prompt.keys, "names": prompt.names, **settings}
         return generate(self.lm, prompt.residual, prompt.attention_mask, *stopping, *sampling, **settings)
 
     # What it is
@@ -366,8 +465,7 @@ def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Project
     assert config.projection is not None
     shape = encoder.d_encoder, d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
+        with drawing(config.seed):
             return Projection(*shape)
     path = resolve(config.projection)
     linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=(encoder.name, config.lm_name))
@@ -378,3 +476,23 @@ def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Project
 def n_tokens(config: LimberConfig, encoder: Encoder) -> int:
     """Rows of the prompt per encoder position: LIMBER's `image_seq_len` counts only where the encoder pools."""
     return config.image_seq_len or 1 if encoder.grid is None else 1
+
+
+def check_samples(n_samples: int | None, temperature: float) -> None:
+    """Refuse a number of samples that is none, or several that would all be the same.
+
+    Raises:
+        InputError: it is below 1, or above 1 at temperature 0.
+    """
+    check_at_least_one(n_samples=n_samples)
+    if n_samples is not None and n_samples > 1 and temperature == 0:
+        raise InputError(
+            f"n_samples {n_samples} at temperature 0 (greedy): all would be the same; set a temperature, such as 1"
+        )
+
+
+def _names_an_image(text: str) -> bool:
+    """Whether a text reads like an image: a URL, or the name of a file here with an image's ending."""
+    if text.startswith(("http://", "https://")):
+        return True
+    return text.lower().endswith(tuple(Image.registered_extensions())) and os.path.isfile(text)

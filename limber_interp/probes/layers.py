@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from limber_interp.finite import not_finite
 from limber_interp.models.limber import Limber
 from limber_interp.models.prompt import Prompt
 from limber_interp.probes.lens import UnembeddingLens, best
@@ -47,6 +48,9 @@ def capture(
 
     It runs with whatever hooks are set on the model, behind them, and LayerNorm sees whole batches, so that hooks on it
     take effect too. The unembedding of the forward pass is left out.
+
+    Raises:
+        InputError: a layer's residual is not finite at one of the positions; where it became so is said.
     """
     rows = torch.tensor([row for row, of_row in enumerate(positions) for _ in of_row], device=model.device)
     columns = torch.tensor([position for of_row in positions for position in of_row], device=model.device)
@@ -58,7 +62,10 @@ def capture(
     n_layers = model.lm.cfg.n_layers
     names = ["blocks.0.hook_resid_pre", *(f"blocks.{layer}.hook_resid_post" for layer in range(n_layers))]
     model.run_with_hooks(prompt, [(name, keep) for name in names], stop_at_layer=n_layers)
-    return torch.stack(found)
+    normalised = torch.stack(found)
+    if not normalised.isfinite().all():
+        raise not_finite(model.lm, prompt.residual, prompt.attention_mask, prompt.names)
+    return normalised
 
 
 @torch.no_grad()

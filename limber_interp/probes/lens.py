@@ -68,6 +68,9 @@ class EmbeddingLens:
         self.n_used = len(self.rows)
         self._centre = self.rows.mean(0) if metric == "centred_cosine" else None
         self._norms = torch.cat([self._centred(block).norm(dim=-1) for block in self.rows.split(4096)])
+        if not (finite := self._norms.isfinite()).all():
+            row = int(finite.int().argmin())
+            raise InputError(f"token matrix: row {row} is not finite; check the language model's weights")
 
     def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
         """Scores that rank as the metric does; only `pairs` gives its values.
@@ -175,7 +178,7 @@ def read(
     """The k best tokens of each hidden state, and the ranks of the watched ones, in blocks of positions.
 
     Raises:
-        InputError: k is not between 1 and the number of used tokens.
+        InputError: k is not between 1 and the number of used tokens, or scores are not finite.
     """
     check_k(k, lens)
     blocks = []
@@ -183,6 +186,8 @@ def read(
         scores = lens(block)
         ids = best(scores, k).sort(dim=-1).values
         exact, order = lens.pairs(block, ids).sort(dim=-1, descending=True, stable=True)
+        if not exact.isfinite().all():
+            raise InputError("a lens's scores are not finite; check what it was given and the language model's weights")
         blocks.append(Reading(ids.gather(-1, order), exact, _ranks(scores, watched)))
     return Reading(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 

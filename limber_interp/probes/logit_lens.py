@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import ImageSource, distinct, each
 from limber_interp.layout import Positions
 from limber_interp.models.limber import Limber
-from limber_interp.models.prompt import Prompt
+from limber_interp.models.prompt import ImagePrompt, Prompt, Text
 from limber_interp.probes.batches import Batch, batches
 from limber_interp.probes.controls import (
     N_OTHERS,
@@ -85,12 +85,14 @@ def logit_lens(
 
     Raises:
         InputError: an argument out of its range, a target that is no token, an image that cannot be opened, a language
-            model with folded LayerNorm, a soft prompt that is not finite, no other image for `full`.
+            model with folded LayerNorm, numbers that are not finite (where they became so is said), no other image for
+            `full`.
     """
     lens = UnembeddingLens(model.lm, model.vocabulary.n_used)
     check_k(k, lens)
     if n_draws < 1:
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
+    check_at_least_one(batch_size=batch_size)
     kept = chosen_layers(layers, model.lm.cfg.n_layers)
     watch = Watch.of(model.vocabulary, targets, target_first_token)
     prompt_lens = PromptLens(model, lens, k, positions, kept, watch)
@@ -171,7 +173,7 @@ class _Probe:
         for batch in batches(self.lens.model, sources, self.batch_size):
             soft_prompts = batch.soft_prompts
             self.total = self.total + soft_prompts.sum(0)
-            prompt = self.prompts(soft_prompts, text)
+            prompt = self.prompts(batch.image_prompts, text)
             for i, read in enumerate(self.lens.read(prompt)):
                 seen = encoder.visible(batch.pixels[i]) if index < keep_seen else None
                 result = self.lens.result(batch.names[i], prompt.layouts[i], read)
@@ -212,8 +214,8 @@ class _Probe:
             reads += self.lens.read(replace(prompt, residual=residual))
         return self.lens.control("noise", self.substitutes.seed, reads)
 
-    def prompts(self, soft_prompts: Float[Tensor, "batch pos d_model"], text: str) -> Prompt:
-        return self.lens.model.embed([[rows, text] for rows in soft_prompts])
+    def prompts(self, images: Iterable[ImagePrompt] | Float[Tensor, "batch pos d_model"], text: str) -> Prompt:
+        return self.lens.model.embed([[image, Text(text)] for image in images])
 
     def of_mean_prompt(self, text: str, n: int) -> LensControl:
         """The mean of the n soft prompts that were read."""

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import ImageSource, distinct, each
 from limber_interp.models.limber import Limber
 from limber_interp.probes.batches import batches
@@ -72,13 +72,14 @@ def nearest_tokens(
 
     Raises:
         InputError: an argument out of its range, a target that is no token, an image that cannot be opened, a language
-            model with folded LayerNorm, a soft prompt that is not finite, no other image for `full`.
+            model with folded LayerNorm, numbers that are not finite, no other image for `full`.
     """
     check_unprocessed(model.lm)
     if matrix not in ("W_E", "W_U"):
         raise InputError(f"matrix {matrix!r} is unknown; use W_E or W_U")
     if n_draws is not None and n_draws < 1:
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
+    check_at_least_one(batch_size=batch_size)
     names = controls_of(controls)
     n_used = model.vocabulary.n_used
     lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, n_used)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from limber_interp.finite import not_finite
 from limber_interp.layout import Layout, Positions
 from limber_interp.models.limber import Limber
 from limber_interp.models.prompt import Prompt
@@ -39,12 +40,18 @@ class PromptLens:
     watch: Watch
 
     def read(self, prompt: Prompt) -> list[Read]:
-        """Each prompt of the batch."""
+        """Each prompt of the batch.
+
+        Raises:
+            InputError: something on the way is not finite; where it became so is said.
+        """
         positions = [layout.select(self.positions) for layout in prompt.layouts]
         normalised = capture(self.model, self.lens, prompt, positions)
         device = normalised.device
         targets, watched = self.watch.target_ids.to(device), self.watch.ids.to(device)
         read = read_layers(self.lens, normalised, self.k, targets, watched)
+        if not read.entropy.isfinite().all():  # the residuals were, and so these are its matrix or bias
+            raise not_finite(self.model.lm, prompt.residual, prompt.attention_mask, prompt.names)
         kept = list(self.layers)
         found = []
         for part in zip(*(part[kept].cpu().split([len(p) for p in positions], dim=1) for part in read), strict=True):

@@ -15,6 +15,7 @@ from limber_interp.records.base import sync as sync
 from limber_interp.records.base import write_atomically as write_atomically
 from limber_interp.records.captions import Caption as Caption
 from limber_interp.records.captions import Captions as Captions
+from limber_interp.records.captions import CaptionSample as CaptionSample
 from limber_interp.records.comparison import ComparedImage as ComparedImage
 from limber_interp.records.comparison import ComparedQuestion as ComparedQuestion
 from limber_interp.records.comparison import Comparison as Comparison

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.models.limber import Limber
 
 Method: TypeAlias = Literal["least-squares", "ridge", "procrustes"]
@@ -83,8 +83,10 @@ def fit(
 
     Raises:
         InputError: as many encodings as dimensions or fewer, for `least-squares`, which then fits anything; captions
-            that hold the same tokens for all images; encodings that are all the same or not finite.
+            that hold the same tokens for all images; encodings that are all the same; these or embeddings that are not
+            finite.
     """
+    check_at_least_one(block_size=block_size)
     if len(captions) != encodings.shape[0]:
         raise InputError(f"closed form: found {len(captions)} images with captions and {encodings.shape[0]} encodings")
     count, d_encoder = encodings.shape[0] * encodings.shape[1], encodings.shape[2]
@@ -108,6 +110,8 @@ def fit(
     everything = some + others
     if not everything.xx.isfinite().all():
         raise InputError("closed form: an encoding is NaN or infinite; check the encoder's weights")
+    if not everything.xy.isfinite().all():
+        raise InputError("closed form: a token's embedding is NaN or infinite; check the language model's weights")
     if not everything.cov_xx.trace() > 0:
         raise InputError("closed form: all encodings are the same; give images that differ")
 

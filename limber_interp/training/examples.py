@@ -17,7 +17,7 @@ from torch import Tensor
 from limber_interp.datasets import Dataset, Rejected, open_dataset
 from limber_interp.encodings import Encodings, is_encodings, open_encodings
 from limber_interp.encodings.writing import Row, encode_rows, open_row
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.models.encoders import Encoder
 
 logger = logging.getLogger(__name__)
@@ -160,7 +160,11 @@ def in_batches(examples: Examples, first: int | None = None, batch_size: int = 6
     """The examples in the order of their indices, or so many of the first indices; batches of equal size, about.
 
     Those that cannot be used are left out, which is logged in one line at the end.
+
+    Raises:
+        InputError: a batch size below 1.
     """
+    check_at_least_one(batch_size=batch_size)
     rows = np.arange(len(examples))[:first]
     rejected: list[Rejected] = []
     read: Read

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 
 from limber_interp.errors import InputError
+from limber_interp.finite import not_finite
 from limber_interp.models.limber import Limber
 from limber_interp.training.data import IGNORED, caption_tokens
 from limber_interp.training.examples import Told
@@ -18,6 +19,9 @@ def held_out_losses(model: Limber, batches: Iterable[Told]) -> dict[str, float]:
     wrong, what it carries of this image rather than of images as such.
 
     An example that is alone in its batch has no wrong image, and where all are there is no `wrong`.
+
+    Raises:
+        InputError: a loss that is not finite; where it became so is said.
     """
     totals, tokens = dict.fromkeys(("right", "wrong", "none"), 0.0), dict.fromkeys(("right", "wrong", "none"), 0)
     for encoding, captions in batches:
@@ -37,6 +41,9 @@ def held_out_losses(model: Limber, batches: Iterable[Told]) -> dict[str, float]:
             else:
                 soft_prompt, seen = model.projection(shown.to(model.device).float()), ids
             loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
+            if not loss.isfinite():
+                prompt = torch.cat([soft_prompt.to(model.dtype), model.lm.W_E[seen[:, :-1]]], dim=1)
+                raise not_finite(model.lm, prompt, names=[f"held-out caption {text[0]!r}" for text in captions])
             count = int((kept != IGNORED).sum())
             totals[kind] += loss.item() * count
             tokens[kind] += count

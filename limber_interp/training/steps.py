@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Rejections
 from limber_interp.errors import InputError
+from limber_interp.finite import not_finite
 from limber_interp.models.limber import UNTRAINED, Limber
 from limber_interp.ranks import Ranks
 from limber_interp.training.checkpoints import Checkpoint, Checkpoints
@@ -246,6 +247,9 @@ class Steps:
         n_used = model.vocabulary.n_used
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
             loss = caption_loss(model.lm, n_used, dropped, ids, labels, self.checkpointing)
+            if step == 0 and not loss.isfinite():  # nothing was trained yet that could have gone wrong
+                prompt = torch.cat([dropped.detach().to(model.dtype), model.lm.W_E[ids[:, :-1]]], dim=1)
+                raise InputError(f"step 0: {not_finite(model.lm, prompt, names=read.keys)}")
         if not loss.item() < EXPLODED * math.log(n_used):  # NaN is not below it either
             raise RuntimeError(
                 f"step {step}: the loss is {loss.item():.4g} on {keys_shown(read.keys)}; look at these, or lower lr "

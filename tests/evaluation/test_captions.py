@@ -9,6 +9,7 @@ from limber_interp.evaluation.captions import captions, mean_logprob
 from limber_interp.images import image_hash
 from limber_interp.models.generation import generate
 from limber_interp.models.limber import Limber
+from limber_interp.probes import logit_lens, nearest_tokens
 from limber_interp.probes.controls import noise
 from limber_interp.records import Captions
 
@@ -95,3 +96,56 @@ def test_a_bad_image_among_good_ones_stops_before_any_work(tiny: Limber, images)
 
     with pytest.raises(InputError, match="no/such"):
         captions(tiny, [images[0], "no/such.png"], progress=never)
+
+
+def test_several_samples_of_each_image(tiny: Limber, images, tmp_path):
+    """The first is the caption that is drawn without `n_samples`, and every key of that stays."""
+    sampling = {"temperature": 2.0, "top_p": 0.9, "max_new_tokens": 6, "seed": 1}
+    one, record = captions(tiny, images, **sampling), captions(tiny, images, **sampling, n_samples=3, batch_size=2)
+    drawn = [[sample.caption for sample in item.samples] for item in record.images]
+    assert drawn == tiny.caption(images, **sampling, n_samples=3)
+    assert len({caption for of_image in drawn for caption in of_image}) == 9
+    for single, several in zip(one.as_dict()["images"], record.as_dict()["images"], strict=True):
+        samples = several.pop("samples")
+        assert list(several) == list(single)
+        assert several["caption"] == single["caption"]
+        assert several["logprob"] == pytest.approx(single["logprob"], abs=1e-4)
+        assert samples[0] == {key: several[key] for key in ("caption", "logprob", "controls")}
+        assert len(samples) == 3
+    values = record.as_dict()
+    assert values["sampling"] == {"temperature": 2.0, "top_k": None, "top_p": 0.9}
+    assert values["controls"]["no_image"]["caption"] == one.caption_no_image == record.samples_no_image[0]
+    assert [sample["caption"] for sample in values["controls"]["no_image"]["samples"]] == list(record.samples_no_image)
+    assert len(set(record.samples_no_image)) == 3
+    record.save(tmp_path / "several.npz")
+    assert Captions.load(tmp_path / "several.npz").to_json() == record.to_json()
+
+
+def test_a_record_of_images_equals_one_by_one(tiny: Limber, images):
+    """What is drawn, noise too, depends on the picture, and not on its place."""
+    together = captions(tiny, images, temperature=1.5, max_new_tokens=5).images
+    for image, item in zip(images, together, strict=True):
+        (alone,) = captions(tiny, [image], temperature=1.5, max_new_tokens=5).images
+        assert alone.caption == item.caption
+        scores = ("logprob", "logprob_no_image", "logprob_noise")
+        assert [getattr(alone, s) for s in scores] == pytest.approx([getattr(item, s) for s in scores], abs=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 0])
+def test_a_batch_size_below_one(tiny: Limber, images, batch_size):
+    """It ended with Python's own line on ranges or slices, or with no result."""
+    line = f"batch_size {batch_size}: expected at least 1"
+    works = [
+        lambda: captions(tiny, images, batch_size=batch_size),
+        lambda: logit_lens(tiny, images, controls="none", batch_size=batch_size),
+        lambda: nearest_tokens(tiny, images, controls="none", batch_size=batch_size),
+    ]
+    for work in works:
+        with pytest.raises(InputError, match=line):
+            work()
+
+
+@pytest.mark.parametrize("n_samples", [2, 0, -1])
+def test_a_number_of_samples_that_makes_no_sense(tiny: Limber, images, n_samples):
+    with pytest.raises(InputError, match=f"n_samples {n_samples}"):
+        captions(tiny, images, n_samples=n_samples)

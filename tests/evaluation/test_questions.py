@@ -119,6 +119,8 @@ def test_answers_are_the_models_in_any_batch(tiny: Limber) -> None:
     of, asked = vectors_of(tiny), QUESTIONS[:5]
     drawn = draw_shots(asked, QUESTIONS, 2, seed=0)
     found = answers(tiny, asked, drawn, of, SHORT, max_new_tokens=4, batch_size=3)
+    with pytest.raises(InputError, match="batch_size -1: expected at least 1"):
+        answers(tiny, asked, drawn, of, SHORT, batch_size=-1)
     for item, wanted, shots in zip(found, asked, drawn, strict=True):
         texts = [*(f"{shot.question}a cat." for shot in shots), wanted.question]
         rows = []

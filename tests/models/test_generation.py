@@ -1,3 +1,6 @@
+import logging
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
@@ -142,3 +145,175 @@ def test_a_continuation_ends_with_a_stop(tiny, images):
     assert tiny.vocabulary.containing(["dog", "boat"]) == {
         id for id in range(tiny.vocabulary.n_used) if {"dog", "boat"} & {tiny.vocabulary.decode(id).strip()}
     }
+
+
+# Hooks
+
+
+def hooked_hugging_face(world, embeddings, n_used, steps):
+    """Hugging Face's own greedy search with its cache, where the first four positions of the second layer's output are
+    zero in the pass over the prompt alone: what a hook on `blocks.1.hook_resid_post` means, computed independently."""
+    hf = GPTJForCausalLM.from_pretrained(world.lm, dtype=torch.float32).eval()
+
+    def zero(module, given, output):
+        hidden = output[0] if isinstance(output, tuple) else output
+        if hidden.shape[1] > 1:
+            hidden[:, :4] = 0
+
+    hf.transformer.h[1].register_forward_hook(zero)
+    ids = hf.generate(
+        inputs_embeds=embeddings,
+        attention_mask=torch.ones(embeddings.shape[:2], dtype=torch.long),
+        do_sample=False,
+        use_cache=True,
+        max_new_tokens=steps,
+        suppress_tokens=list(range(n_used, hf.config.vocab_size)),
+        pad_token_id=0,
+    )
+    return ids.tolist()
+
+
+def zero_image(residual, hook):
+    residual[:, [0, 1, 2, 3]] = 0  # a list of positions: with a cache, an IndexError on the second token
+    return residual
+
+
+@contextmanager
+def standing(lm, how):
+    """One hook that zeroes the image positions of blocks.1.hook_resid_post, set in one of the ways there are."""
+    name = "blocks.1.hook_resid_post"
+    match how:
+        case "hooks":
+            with lm.hooks([(name, zero_image)]):
+                yield
+            return
+        case "add_hook":
+            lm.add_hook(name, zero_image)
+        case "permanent":
+            lm.add_perma_hook(name, zero_image)
+        case "torch":
+            handle = lm.blocks[1].register_forward_hook(lambda module, given, out: zero_image(out, None))
+        case "torch, before":
+            handle = lm.blocks[2].register_forward_pre_hook(lambda module, given: (zero_image(given[0], None),))
+    try:
+        yield
+    finally:
+        lm.reset_hooks(including_permanent=True)
+        if how.startswith("torch"):
+            handle.remove()
+
+
+@pytest.mark.parametrize("how", ["hooks", "add_hook", "permanent", "torch", "torch, before"])
+def test_hooks_on_positions_of_the_prompt_equal_hugging_faces(world, tiny, images, how):
+    """Under the cache the hook hit every new token as well."""
+    prompts = [[image, "A picture of"] for image in images]
+    embedded = tiny.embed(prompts)
+    expected = hooked_hugging_face(world, embedded.residual, tiny.vocabulary.n_used, 8)
+    assert not any(tiny.vocabulary.eos in ids for ids in expected)
+    plain = tiny.generate(embedded, 8)
+    with standing(tiny.lm, how):
+        assert tiny.generate(embedded, 8) == expected != plain
+        assert tiny.generate(embedded, 8, use_cache=False) == expected
+        assert tiny.generate(prompts[1], 8) == [expected[1]]
+        captions = [tiny.vocabulary.text(ids).strip() for ids in expected]
+        assert tiny.caption(images, max_new_tokens=8) == captions
+        with pytest.raises(InputError, match=r"use_cache=True: hooks stand on the language model \(blocks\.[12]"):
+            tiny.caption(images, use_cache=True)
+    assert tiny.generate(embedded, 8, use_cache=True) == plain
+
+
+def test_the_log_says_once_that_there_is_no_cache(tiny, prompts, caplog):
+    with caplog.at_level(logging.INFO, "limber_interp"):
+        for _ in range(2):
+            with tiny.lm.hooks([("blocks.0.hook_resid_pre", zero_image), ("blocks.2.hook_mlp_out", zero_image)]):
+                continued(tiny, prompts[1], max_new_tokens=2)
+                continued(tiny, prompts[1], max_new_tokens=2)
+            continued(tiny, prompts[1], max_new_tokens=2)
+    line = "hooks stand on the language model (blocks.0.hook_resid_pre, blocks.2.hook_mlp_out): it generates without a "
+    assert [record.message for record in caplog.records] == [line + "cache, slower"] * 2
+
+
+def test_a_hook_that_writes_in_place_does_not_change_the_prompt(tiny, images):
+    """On the first block's input it wrote into the prompt itself, once more for each new token."""
+    prompt = tiny.embed([images[0], "A picture of"])
+    before = prompt.residual.clone()
+
+    def add(residual, hook):
+        residual[:, :4] *= -3
+
+    def added(residual, hook):
+        return torch.cat([residual[:, :4] * -3, residual[:, 4:]], dim=1)
+
+    name = "blocks.0.hook_resid_pre"
+    found = []
+    for hook in (add, added):
+        with tiny.lm.hooks([(name, hook)]):
+            found.append(tiny.generate(prompt, 6))
+        tiny.run_with_hooks(prompt, [(name, hook)])
+    assert found[0] == found[1] != tiny.generate(prompt, 6)
+    assert torch.equal(prompt.residual, before)
+
+
+@pytest.mark.parametrize("name", ["ln_final.hook_normalized", "unembed.hook_in", "unembed.hook_out"])
+def test_hooks_on_the_models_end_see_all_positions_too(tiny, prompts, name):
+    """The end of the model is otherwise computed at the last position alone."""
+    seen = []
+    with tiny.lm.hooks([(name, lambda values, hook: seen.append(tuple(values.shape[:2])))]):
+        continued(tiny, prompts[1], max_new_tokens=3)
+    batch, pos = prompts[1].residual.shape[:2]
+    assert seen == [(batch, pos + i) for i in range(3)]
+
+
+# What is drawn
+
+
+@contextmanager
+def uniform(lm):
+    """Logits that say nothing, so that what is drawn shows the random numbers alone."""
+    with lm.hooks([("unembed.hook_out", lambda logits, hook: torch.zeros_like(logits))]):
+        yield
+
+
+def test_different_prompts_draw_different_numbers(tiny, prompts):
+    """Every row had a generator with the same seed, so that all captions of a batch ended in the same words."""
+    with uniform(tiny.lm):
+        drawn = continued(tiny, prompts[1], temperature=1.0, max_new_tokens=6)
+        assert len({tuple(ids) for ids in drawn}) == 3
+        alone = [continued(tiny, single, temperature=1.0, max_new_tokens=6)[0] for single in prompts[0]]
+        twice = continued(tiny, tiny.embed([["The cat"], ["The cat"]]), temperature=1.0, max_new_tokens=6)
+    assert alone == drawn
+    assert twice == [drawn[1]] * 2
+
+
+def test_samples_of_one_prompt_differ(tiny, prompts):
+    with uniform(tiny.lm):
+        drawn = [continued(tiny, prompts[0][0], temperature=1.0, sample=i)[0] for i in range(4)]
+        again = continued(tiny, prompts[0][0], temperature=1.0)[0]
+    assert len({tuple(ids) for ids in drawn}) == 4
+    assert drawn[0] == again
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45, 5e-324])
+def test_a_temperature_next_to_zero_is_greedy(tiny, prompts, temperature):
+    """The logits became infinite, and the sampler stopped."""
+    assert continued(tiny, prompts[1], temperature=temperature) == continued(tiny, prompts[1])
+
+
+def test_the_highest_temperature_is_uniform():
+    logits = torch.tensor([3.0, -4.0, -torch.inf])  # the last one forbidden
+    assert token_probabilities(logits, 1e308).tolist() == [0.5, 0.5, 0.0]
+
+
+def test_a_hook_may_forbid_tokens(tiny, prompts):
+    """Minus infinity is a logit like others, and not taken for a fault."""
+    greedy = continued(tiny, prompts[1], max_new_tokens=3)
+    used = {id for ids in greedy for id in ids}
+
+    def forbid(logits, hook):
+        logits[..., list(used)] = -torch.inf
+        return logits
+
+    with tiny.lm.hooks([("unembed.hook_out", forbid)]):
+        for temperature in (0.0, 1.0):
+            found = continued(tiny, prompts[1], max_new_tokens=3, temperature=temperature)
+            assert not used & {id for ids in found for id in ids}

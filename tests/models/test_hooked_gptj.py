@@ -11,6 +11,7 @@ from transformers import GPTJForCausalLM
 from limber_interp.errors import InputError
 from limber_interp.models import hooked_gptj
 from limber_interp.models.hooked_gptj import hooked_views, lm_sha256, load_hooked_gptj, locate_lm
+from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.weights import read_tensors
 
 
@@ -124,6 +125,96 @@ def test_the_tokenizer_adds_nothing(world):
     assert lm.tokenizer("A picture of")["input_ids"] == lm.to_tokens("A picture of")[0].tolist()
     assert lm.tokenizer.bos_token_id not in lm.to_tokens("A picture of")
     assert lm.tokenizer.padding_side == "left"
+
+
+# Texts
+
+
+@torch.no_grad()
+def hugging_face_logits(hf, ids):
+    return hf(torch.tensor([ids])).logits[0]
+
+
+@pytest.fixture(scope="module", params=["a row free for padding", "none free"])
+def text_lm(request, world, tmp_path_factory):
+    """A tiny GPT-J with free rows, and one whose rows all stand for text: 320, which is all that its tokenizer has."""
+    folder = world.lm
+    if request.param == "none free":
+        folder = Path(shutil.copytree(world.lm, tmp_path_factory.mktemp("full") / "lm"))
+        config = json.loads((folder / "config.json").read_text())
+        rows = {"transformer.wte.weight", "lm_head.weight", "lm_head.bias"}
+
+        def cut(tensors):
+            for name in rows:
+                tensors[name] = tensors[name][:320].clone()
+
+        edit_tensors(folder, cut)
+        (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 320}))
+    lm = load_hooked_gptj(folder)
+    assert lm.tokenizer.padding_side == ("left" if folder == world.lm else "right")
+    return lm, GPTJForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+TEXTS = [
+    "A picture of a dog",
+    "The cat",
+    "A large car is to the left of a bus<|endoftext|>The cat",
+    "<|endoftext|>A dog",
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_logits_of_tokens_equal_hugging_faces(text_lm, prepend_bos):
+    """TransformerLens took a leading end of text for padding, and masked it: logits were off by 5.8."""
+    lm, hf = text_lm
+    eos = lm.tokenizer.eos_token_id
+    for text in TEXTS:
+        tokens = lm.to_tokens(text, prepend_bos=prepend_bos)
+        assert tokens[0].tolist() == [eos] * prepend_bos + lm.tokenizer(text)["input_ids"]
+        expected = hugging_face_logits(hf, tokens[0].tolist())
+        torch.testing.assert_close(lm(tokens)[0], expected, atol=1e-4, rtol=0)
+        if not prepend_bos:  # a text itself is read without
+            torch.testing.assert_close(lm(text)[0], expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(lm.run_with_cache(text)[0][0], expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_logits_of_texts_of_unequal_lengths_equal_hugging_faces(text_lm, prepend_bos):
+    lm, hf = text_lm
+    ids = [[lm.tokenizer.eos_token_id] * prepend_bos + lm.tokenizer(text)["input_ids"] for text in TEXTS]
+    assert len(set(map(len, ids))) > 2
+    tokens = lm.to_tokens(TEXTS, prepend_bos=prepend_bos)
+    found = lm(tokens)
+    left = lm.tokenizer.padding_side == "left"
+    for row, logits, single in zip(tokens, found, ids, strict=True):
+        place = slice(len(row) - len(single), None) if left else slice(len(single))
+        assert row[place].tolist() == single
+        torch.testing.assert_close(logits[place], hugging_face_logits(hf, single), atol=1e-4, rtol=0)
+
+
+def test_padding_stands_for_no_text(text_lm):
+    lm, _ = text_lm
+    if lm.tokenizer.padding_side == "left":
+        assert lm.tokenizer.pad_token_id >= Vocabulary(lm.tokenizer).n_used
+        assert lm.tokenizer.pad_token_id < lm.cfg.d_vocab
+    else:
+        assert lm.tokenizer.pad_token_id == lm.tokenizer.eos_token_id
+
+
+@torch.no_grad()
+def test_transformer_lens_generates_from_texts_as_hugging_face(text_lm):
+    lm, hf = text_lm
+    for text in (TEXTS[0], TEXTS[3]):
+        tokens = lm.to_tokens(text, prepend_bos=True)
+        ids = tokens[0].tolist()
+        for _ in range(5):
+            ids.append(int(hugging_face_logits(hf, ids)[-1].argmax()))
+        found = lm.generate(
+            tokens, max_new_tokens=5, do_sample=False, stop_at_eos=False, prepend_bos=False, verbose=False
+        )
+        assert found[0].tolist() == ids
 
 
 def test_sharded_and_pickled_checkpoints_load_the_same(world, lm_copy):

@@ -7,10 +7,12 @@ from transformers import GPTJForCausalLM
 import limber_interp
 from limber_interp.config import load_config
 from limber_interp.errors import InputError
+from limber_interp.evaluation.captions import captions
 from limber_interp.images import image_hash
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import load_projection
-from limber_interp.models.prompt import Prompt
+from limber_interp.models.prompt import Prompt, Text
+from limber_interp.probes import logit_lens
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +119,11 @@ def test_hooks_intervene_and_leave(tiny, images):
 
 
 def test_captions_of_a_batch_equal_one_by_one(tiny, images):
-    captions = tiny.caption(images)
-    assert captions == [tiny.caption(image) for image in images]
-    assert captions == tiny.caption(images, use_cache=False)
-    assert len(set(captions)) > 1
-    assert tiny.caption(images[0], prompt="") != captions[0]
+    told = tiny.caption(images)
+    assert told == [tiny.caption(image) for image in images]
+    assert told == tiny.caption(images, use_cache=False)
+    assert len(set(told)) > 1
+    assert tiny.caption(images[0], prompt="") != told[0]
 
 
 def test_a_caption_by_hand(tiny, images):
@@ -136,6 +138,39 @@ def test_a_caption_by_hand(tiny, images):
 def test_sampled_captions_repeat_with_their_seed(tiny, images):
     first, again, other = (tiny.caption(images, temperature=1.5, top_p=0.9, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_sampled_captions_of_a_batch_equal_one_by_one(tiny, images):
+    """What is drawn depends on the picture, and not on the last bits of its soft prompt, which a batch changes."""
+    sampling = {"temperature": 1.5, "top_p": 0.9, "seed": 3}
+    told = tiny.caption(images, **sampling)
+    assert told == [tiny.caption(image, **sampling) for image in images]
+    continuations = tiny.generate([[image, "A picture of"] for image in images], **sampling)
+    assert [tiny.vocabulary.text(ids).strip() for ids in continuations] == told
+
+
+def test_what_is_drawn_depends_on_the_picture_and_the_prompt(tiny, images, tmp_path):
+    images[0].save(tmp_path / "a.png")
+    keys = [tiny.embed(parts).keys()[0] for parts in ([images[0], "A"], [tmp_path / "a.png", "A"])]
+    assert keys[0] == keys[1], "the same picture, whatever it came from"
+    shown = tiny.image_prompts(images)
+    assert tiny.embed([[part, "A"] for part in shown]).keys()[0] == keys[0]
+    vectors = tiny.soft_prompt(images[0])[0]
+    others = [[images[1], "A"], [images[0], "The"], ["A", images[0]], [images[0]], [vectors, "A"], [vectors + 1, "A"]]
+    assert len({keys[0], *(tiny.embed(parts).keys()[0] for parts in others)}) == 7
+
+
+def test_several_captions_of_an_image(tiny, images):
+    sampling = {"temperature": 2.0, "max_new_tokens": 6}
+    several = tiny.caption(images, **sampling, n_samples=3)
+    assert [drawn[0] for drawn in several] == tiny.caption(images, **sampling)
+    assert len({caption for drawn in several for caption in drawn}) == 9
+    assert tiny.caption(images[1], **sampling, n_samples=3) == several[1]
+    assert tiny.caption(images[1], n_samples=1) == [tiny.caption(images[1])]
+    with pytest.raises(InputError, match=r"n_samples 2 at temperature 0 \(greedy\): all would be the same"):
+        tiny.caption(images, n_samples=2)
+    with pytest.raises(InputError, match="n_samples 0: expected at least 1"):
+        tiny.caption(images, n_samples=0)
 
 
 # Loading
@@ -244,6 +279,23 @@ def test_a_path_that_would_be_read_as_text(tiny, images, tmp_path):
     for text in (str(tmp_path / "a.png"), "https://example.org/a.png"):
         with pytest.raises(InputError, match="would be read as text, but names an image"):
             tiny.embed([text, "A picture of"])
+
+
+def test_a_prompt_is_text_whatever_files_there_are(tiny, images, tmp_path, monkeypatch):
+    """Every text was refused that was the name of a file in the working directory."""
+    expected = tiny.caption(images[0]), tiny.caption(images[0], prompt="A dog.png")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "A picture of").touch()
+    images[1].save("A dog.png")
+    assert tiny.caption(images[0]) == expected[0]
+    assert tiny.caption(images[0], prompt="A dog.png") == expected[1]
+    assert tiny.embed(["A picture of"]).layouts[0].segments[0].source == "A picture of"
+    for text in ("A dog.png", "https://example.org/a.png"):
+        assert tiny.embed([Text(text)]).layouts[0].segments[0].source == text
+        assert captions(tiny, images[:1], prompt=text, max_new_tokens=1).prompt == text
+        assert logit_lens(tiny, images[0], prompt=text, controls="none").prompt == text
+    with pytest.raises(InputError, match="'A dog.png' would be read as text, but names an image: give pathlib.Path"):
+        tiny.embed(["A dog.png", "A picture of"])
 
 
 def test_a_long_text_is_no_file_name(tiny):

@@ -126,6 +126,8 @@ def encoded(tiny: Limber) -> np.ndarray:
 @pytest.mark.parametrize("method", METHODS)
 def test_blocks_of_any_size_give_the_same(tiny: Limber, captions, encoded: np.ndarray, method) -> None:
     whole = fit(tiny, captions, encoded, method, block_size=1000)
+    with pytest.raises(InputError, match="block_size 0: expected at least 1"):
+        fit(tiny, captions, encoded, method, block_size=0)
     for block_size in (1, 7):
         parts = fit(tiny, captions, encoded, method, block_size=block_size)
         assert parts.strength == whole.strength

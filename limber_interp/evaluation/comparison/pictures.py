@@ -14,7 +14,7 @@ from torch import Tensor
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Dataset, Example
 from limber_interp.encodings import Encodings
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import load_image
 from limber_interp.models.encoders import load_encoder
 from limber_interp.models.limber import Limber
@@ -71,7 +71,12 @@ def soft_prompts(
 def mean_soft_prompt(
     model: Limber, encodings: Encodings, rows: Int[np.ndarray, " images"], batch_size: int = 64
 ) -> Float[Tensor, "prompt_pos d_model"]:
-    """Over the images, at each position."""
+    """Over the images, at each position.
+
+    Raises:
+        InputError: a batch size below 1.
+    """
+    check_at_least_one(batch_size=batch_size)
     total = torch.zeros((), dtype=torch.float64)
     for start in range(0, len(rows), batch_size):
         batch = soft_prompts(model, encodings, rows[start : start + batch_size]).cpu().double()

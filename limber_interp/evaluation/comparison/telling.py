@@ -13,6 +13,7 @@ from limber_interp.evaluation.comparison.entries import Contestant
 from limber_interp.evaluation.comparison.pictures import soft_prompts
 from limber_interp.evaluation.comparison.results import Results, Said
 from limber_interp.models.limber import Limber, PromptPart
+from limber_interp.models.prompt import Text
 from limber_interp.ranks import Ranks
 
 Progress: TypeAlias = Callable[[Iterable[Any], str], Iterable[Any]]  # wraps an iteration, with a line on what it is
@@ -70,7 +71,7 @@ def tell_captions(
     Args:
         rows: indices of the images.
     """
-    model = speaker.model
+    model, text = speaker.model, Text(prompt)
 
     def say(prompts: Sequence[Sequence[PromptPart]]) -> list[str]:
         return [model.vocabulary.text(ids).strip() for ids in model.generate(prompts, max_new_tokens)]
@@ -79,9 +80,9 @@ def tell_captions(
         batch = rows[block]
         match speaker.entry.shown:
             case "image":
-                texts = say([[soft_prompt, prompt] for soft_prompt in soft_prompts(model, encodings, batch)])
+                texts = say([[soft_prompt, text] for soft_prompt in soft_prompts(model, encodings, batch)])
             case "mean":
-                texts = say([[speaker.mean, prompt]]) * len(batch)
+                texts = say([[speaker.mean, text]]) * len(batch)
             case "nothing":
-                texts = say([[prompt]]) * len(batch)
+                texts = say([[text]]) * len(batch)
         speaker.write(CAPTION, batch.tolist(), [encodings.keys[index] for index in batch.tolist()], texts)

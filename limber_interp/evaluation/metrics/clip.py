@@ -18,6 +18,7 @@ from torch import Tensor
 
 from limber_interp.errors import InputError, nearest
 from limber_interp.evaluation.spelling import spelt
+from limber_interp.threads import drawing
 from limber_interp.weights import read_json
 
 # What open_clip raises on weights that are not there, not weights, or of another architecture
@@ -130,7 +131,7 @@ def _word_tokenizer(vocabulary: Path, text_cfg: Mapping[str, Any]) -> WordTokeni
 
 def _load(name: str, pretrained: str | None = None) -> Clip:
     try:
-        with torch.random.fork_rng(devices=[]):  # it draws weights before it reads them
+        with drawing():  # it draws weights before it reads them
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained)
         tokenizer = open_clip.get_tokenizer(name)
     except UNREADABLE as error:

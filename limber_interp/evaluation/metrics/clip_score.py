@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limber_interp.devices import choose_device
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.evaluation.metrics.clip import Clip, WordTokenizer, clip_of_folder, known_clip
 from limber_interp.images import ImageSource, each, load_image
 from limber_interp.resources import resolve
@@ -132,12 +132,13 @@ class ClipScorer:
         """Unit vectors of images, or of pixels that are preprocessed already.
 
         Raises:
-            InputError: none, or one that cannot be opened.
+            InputError: none, one that cannot be opened, or a batch size below 1.
         """
         if not isinstance(images, Tensor):
             images = list(each(images))
         if not len(images):
             raise InputError("no images to score; give one or more")
+        check_at_least_one(batch_size=batch_size)
         found = []
         for start in range(0, len(images), batch_size):
             part = images[start : start + batch_size]
@@ -151,10 +152,11 @@ class ClipScorer:
         """Unit vectors of texts, each behind the prefix; an equal text is embedded once.
 
         Raises:
-            InputError: none.
+            InputError: none, or a batch size below 1.
         """
         if not texts:
             raise InputError("no texts to score; give one or more")
+        check_at_least_one(batch_size=batch_size)
         if unknown := self.unknown(texts):
             most = ", ".join(word for word, _ in unknown.most_common(10))
             logger.warning("%s: %d words are unknown to it and left out: %s", self.name, unknown.total(), most)

@@ -12,6 +12,7 @@ from limber_interp.models.encoders.clip_resnet import ClipResNet
 from limber_interp.models.encoders.clip_vit import ClipViT
 from limber_interp.models.encoders.nf_resnet import NFResNet
 from limber_interp.resources import resolve
+from limber_interp.threads import drawing
 
 __all__ = [
     "Beit",
@@ -50,8 +51,7 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
             f"unknown encoder {config.encoder_name!r}; nearest: {nearest(config.encoder_name, encoder_names())}"
         )
     weights = check_weights_are_there(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(config.seed)  # torch.manual_seed() would seed the GPUs too
+    with drawing(config.seed):
         encoder = families[0].load(config, weights)
     return encoder.to(device)
 

@@ -103,6 +103,9 @@ def test_vectors_do_not_depend_on_the_batch(scorer: ClipScorer, scenes):
     images = [scene.image for scene in scenes[:5]]
     together = scorer.images(images)
     torch.testing.assert_close(scorer.images(images, batch_size=2), together, atol=1e-4, rtol=0)
+    for work in (lambda: scorer.images(images, batch_size=-1), lambda: scorer.texts(["a"], batch_size=0)):
+        with pytest.raises(InputError, match="batch_size .*: expected at least 1"):
+            work()
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(5))
     texts = ["a dog", "a cat", "a dog", "a bus"]
     torch.testing.assert_close(scorer.texts(texts, batch_size=2), scorer.texts(texts), atol=1e-5, rtol=0)
