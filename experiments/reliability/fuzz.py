@@ -4,7 +4,7 @@
     python -m experiments.reliability.fuzz --only images --inputs 2000 --seed 7
     python -m experiments.reliability.fuzz --again build/fuzz               # those that failed, once more
 
-Another exception, a crash of the interpreter, more than 5 seconds of computing or more than 2 GiB for one input is a
+Another exception, a crash of the interpreter, more than 5 seconds of computing or more than 1 GiB for one input is a
 fault: its input is kept in the folder `--found`, with the exception beside it (three of each kind at most). The status
 is 1 if there is any. An input is made by `mutations.py` from those of `readers.py`; it depends on the seed, the
 reader's name and the input's number alone.
@@ -39,7 +39,9 @@ from limber_interp.errors import InputError
 
 SECONDS = 5.0  # of computing, per input
 STUCK = 120.0  # seconds after which a process that says nothing is ended: compiled code takes no alarm
-GIBIBYTES = 2.0
+GIBIBYTES = 1.0
+ADDRESSED = 8.0  # GiB that a process may ask for beyond its start, so that no input can fill the machine
+LONGEST = 5000  # characters of a line
 KEPT = 3  # inputs of one kind of fault
 EVERY = 20.0  # seconds between lines of progress
 WHERE = Path("limber_interp")
@@ -82,19 +84,26 @@ class Fault:
 
 def examine(reader: Reader, path: Path) -> Fault | bool:
     """Whether a file is accepted; or the fault."""
+    before = _peak()
     try:
         with _limited(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(path)
-        return True
+        verdict: Fault | bool = True
     except InputError as error:
-        if "\n" in str(error) or not str(error):
-            return Fault("InputError of several lines, or none", str(error))
-        if hungry := _hungry(error):
-            return Fault(f"took more than {GIBIBYTES:g} GiB: {_place(hungry)}", traceback.format_exc())
-        return False
+        verdict = False
+        if "\n" in str(error) or len(str(error)) > LONGEST:
+            verdict = Fault("InputError of several lines, or an endless one", str(error))
     except (Exception, TooLong) as error:
-        return Fault(f"{type(error).__name__} at {_place(error)}", traceback.format_exc()[-6000:])
+        verdict = Fault(f"{type(error).__name__} at {_place(error)}", traceback.format_exc()[-6000:])
+    if _peak() - before > GIBIBYTES:
+        return Fault(f"took more than {GIBIBYTES:g} GiB", str(verdict))
+    return verdict
+
+
+def _peak() -> float:
+    """Most memory that this process ever used, in GiB. What was asked for and never touched does not count."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
 
 
 def _place(error: BaseException) -> str:
@@ -102,15 +111,6 @@ def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if WHERE.name in Path(frame.filename).parts] or frames
     return " < ".join(dict.fromkeys(f"{Path(f.filename).name}:{f.lineno}" for f in (frames[-1], ours[-1])))
-
-
-def _hungry(error: BaseException | None) -> BaseException | None:
-    """The error that says there was not enough memory, if one of the causes does."""
-    while error is not None:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def _started(name: str, *given: Any) -> tuple[Any, Any]:
 def _child(pipe: Any, *given: Any) -> None:
     torch.set_num_threads(1)
     own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    most = own + int(GIBIBYTES * 2**30)
+    most = own + int(ADDRESSED * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     for verdict in work(*given, pipe.send):
         pipe.send(verdict)

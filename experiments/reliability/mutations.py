@@ -13,6 +13,8 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -53,7 +55,8 @@ def mutate(data: bytes, other: bytes, random: Random) -> bytes:
                 parts[random.choice(sorted(parts))] = parts[name]
             else:
                 parts[name] = mutate(parts[name], other, random)
-            return pack(parts)
+            with suppress(Exception):  # what the format cannot hold at all
+                return pack(parts)
     if random.random() < 0.6 and (found_json := _of_json(data, random)) is not None:
         return found_json
     return _of_bytes(data, other, random)
@@ -105,9 +108,11 @@ def _of_json(data: bytes, random: Random) -> bytes | None:
     for _ in range(random.choice((1, 1, 2))):
         _change(holder, random)
     changed = holder.get("")
-    if lines and isinstance(changed, list):
-        return "".join(json.dumps(row) + "\n" for row in changed).encode()
-    return json.dumps(changed).encode()
+    with suppress(ValueError, RecursionError):  # a number of more digits than Python writes
+        if lines and isinstance(changed, list):
+            return "".join(json.dumps(row) + "\n" for row in changed).encode()
+        return json.dumps(changed).encode()
+    return None
 
 
 def _change(holder: dict[str, Any], random: Random) -> None:
@@ -120,7 +125,7 @@ def _change(holder: dict[str, Any], random: Random) -> None:
             del inside[key]
         case 1:
             other, place = random.choice(places)
-            inside[key] = json.loads(json.dumps(other[place]))  # a copy, or it might come to hold itself
+            inside[key] = deepcopy(other[place])  # or it might come to hold itself
         case 2 if isinstance(inside, dict):
             inside[random.choice(("x", "", "$record", "__class__", f"{key}_"))] = inside.pop(key)
         case 3 if isinstance(inside, list):
@@ -130,7 +135,7 @@ def _change(holder: dict[str, Any], random: Random) -> None:
         case 4 if isinstance(inside[key], int | float):
             inside[key] = random.choice((-inside[key], inside[key] + 1, inside[key] * 1000, str(inside[key])))
         case _:
-            inside[key] = random.choice(VALUES)
+            inside[key] = deepcopy(random.choice(VALUES))
 
 
 def _places(value: Any) -> Any:

@@ -111,7 +111,7 @@ def _write_safetensors(folder: Path) -> Iterable[Path]:
 
 
 def _write_pickles(folder: Path) -> Iterable[Path]:
-    contents = {"plain": _tensors(), "one": {"a": torch.ones(2)}}
+    contents = {"plain": _tensors(), "wrapped": {"state_dict": _tensors(), "epoch": 3}, "one": {"a": torch.ones(2)}}
     for name, content in contents.items():
         for zipped in (True, False):
             path = folder / f"{name}.{'pt' if zipped else 'bin'}"
@@ -395,7 +395,7 @@ def _write_configs(folder: Path) -> Iterable[Path]:
 
 
 def _read_config(path: Path) -> None:
-    load_config(path).model_dump_json()
+    json.dumps(load_config(path).model_dump())
 
 
 def _write_words(folder: Path) -> Iterable[Path]:
