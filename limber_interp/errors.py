@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-LONGEST = 400  # characters of what a library said; some quote a whole broken file
+LINE = 2000  # characters of a message
+LONGEST = 400  # characters of what a library said
 
 
 class InputError(Exception):
@@ -15,7 +16,9 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         # Messages quote what other libraries said, and some of those speak in several lines.
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        # … and some quote a whole broken file: what is wrong stands at the beginning, what to do at the end
+        super().__init__(line if len(line) <= LINE else f"{line[: LINE * 3 // 4]} … {line[-LINE // 4 :]}")
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def _read_lm(path: Path) -> None:
     lm = load_hooked_gptj(path.parent, device="cpu", dtype="float32")
     words = vocabulary(lm)
     words.text(words.encode("a picture of a dog"))
-    lm(lm.W_E[:4][None].clone(), start_at_layer=0)
+    lm(lm.W_E[: min(4, lm.cfg.n_ctx)][None].clone(), start_at_layer=0)
     lm_sha256(path.parent)
 
 

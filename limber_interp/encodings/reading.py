@@ -58,8 +58,9 @@ class Encodings:
         for shard in range(-(-count // self._shard_size)):
             self._shards.append(self._open(shard, min(self._shard_size, count - shard * self._shard_size)))
         self.kept = np.array([bool(captions) for captions in self._captions], dtype=bool)
-        if self.manifest["kept"] != (kept := int(self.kept.sum())):
-            raise InputError(f"{folder}: {kept} encodings, but the manifest says {self.manifest['kept']}; {AGAIN}")
+        encoded = sum(shard.get_shape()[0] for shard in self._shards)
+        if self.manifest["kept"] != encoded:
+            raise InputError(f"{folder}: {encoded} encodings, but the manifest says {self.manifest['kept']}; {AGAIN}")
 
     def __len__(self) -> int:
         return len(self._captions)

@@ -6,10 +6,12 @@ own where the model runs in the checkpoint's dtype on the CPU.
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -21,15 +23,20 @@ from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 
 from limber_interp.devices import choose_device
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.resources import resolve
-from limber_interp.weights import check_shapes, read_json, read_tensors, tensors_sha256, weight_files
+from limber_interp.weights import check_floats, check_shapes, read_json, read_tensors, tensors_sha256, weight_files
 
 logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The same function as one kernel: gelu_new's eight keep four tensors of its input's size for a backward pass, not one
 ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
+# Hugging Face's names -> TransformerLens's, of the functions that both have
+ACTIVATIONS = {name: name for name in ("gelu", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu")} | ONE_KERNEL
+ACTIVATIONS |= {"swish": "silu"}
+LARGEST = 2**20  # any number in a config: a mistyped one would be asked for as memory
+FIRST_OF_BLOCK = re.compile(r"transformer\.h\.\d+\.ln_1\.weight")
 # Buffers that older versions of transformers stored beside the weights: causal masks, no parameters
 STORED_MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -58,7 +65,11 @@ def load_hooked_gptj(
     config = _read_config(folder)
     tokenizer = _load_tokenizer(folder)
     stored = {name: t for name, t in read_tensors(folder).items() if not name.endswith(STORED_MASKS)}
+    if (blocks := _n_blocks(stored)) != config.n_layer:
+        raise InputError(f"{folder}: weights of {blocks} layers, but config.json says n_layer {config.n_layer}")
+    stored = _untied(stored, config, folder)
     check_shapes(stored, gptj_shapes(config), folder)
+    check_floats(stored, folder)
     if len(tokenizer) > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
 
@@ -223,20 +234,58 @@ def hooked_views(stored: Mapping[str, Tensor], config: GPTJConfig) -> Iterator[t
     yield "unembed.b_U", stored["lm_head.bias"]
 
 
+def _n_blocks(stored: Mapping[str, Tensor]) -> int:
+    return sum(bool(FIRST_OF_BLOCK.fullmatch(name)) for name in stored)
+
+
 def _read_config(folder: Path) -> GPTJConfig:
     values = read_json(folder / "config.json")
     if (found := values.get("model_type")) != "gptj":
         raise InputError(f"{folder}: not a GPT-J: config.json says model_type {found!r}, expected 'gptj'")
-    return GPTJConfig(**values)
+    with reading(folder / "config.json", "describes no GPT-J"):
+        _check_config(values)
+        return GPTJConfig(**values)
+
+
+def _check_config(values: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first key under which there is no GPT-J that can be computed."""
+    described = {"n_inner": None, **GPTJConfig().to_dict(), **values}
+    for key in ("n_positions", "n_embd", "n_layer", "n_head", "vocab_size", "rotary_dim", "n_inner"):
+        if key == "n_inner" and described[key] is None:
+            continue
+        if type(described[key]) is not int or not 1 <= described[key] <= LARGEST:
+            raise ValueError(f"{key}: found {described[key]!r}, expected a number from 1 to {LARGEST:,}")
+    d_head, rest = divmod(described["n_embd"], described["n_head"])
+    if rest or described["rotary_dim"] % 2 or described["rotary_dim"] > d_head:
+        raise ValueError("n_head must divide n_embd, and rotary_dim be even and no more than what is left for a head")
+    if (name := described["activation_function"]) not in ACTIVATIONS:
+        raise ValueError(f"activation_function: found {name!r}, expected one of {', '.join(sorted(ACTIVATIONS))}")
+    epsilon = described["layer_norm_epsilon"]
+    if not (isinstance(epsilon, float) and 0 < epsilon < 1):
+        raise ValueError(f"layer_norm_epsilon: found {epsilon!r}, expected a number between 0 and 1")
+
+
+def _untied(stored: Mapping[str, Tensor], config: GPTJConfig, folder: Path) -> dict[str, Tensor]:
+    """The tensors with the head that a checkpoint of tied embeddings leaves out, as transformers makes it."""
+    tied = dict(stored)
+    if config.tie_word_embeddings and "transformer.wte.weight" in tied:
+        if "lm_head.weight" not in tied:
+            logger.info("%s: tie_word_embeddings: the token embedding is the head, too", folder)
+            tied["lm_head.weight"] = tied["transformer.wte.weight"]
+        if "lm_head.bias" not in tied:
+            logger.info("%s: tie_word_embeddings: no bias of the head is stored, so it is zero", folder)
+            tied["lm_head.bias"] = torch.zeros(len(tied["transformer.wte.weight"]), dtype=tied["lm_head.weight"].dtype)
+    return tied
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
-    try:
+    with reading(folder, "the tokenizer cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: the tokenizer cannot be read: {error}") from error
+        ids = tokenizer("A picture of", add_special_tokens=False)["input_ids"]  # some settings break only in use
+        if not isinstance(tokenizer.decode(ids), str):
+            raise TypeError("it makes no text of tokens")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
     tokenizer.pad_token = tokenizer.eos_token  # only ever masked
@@ -254,7 +303,7 @@ def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device)
         d_mlp=config.n_inner or 4 * config.n_embd,
         n_ctx=config.n_positions,
         d_vocab=config.vocab_size,
-        act_fn=ONE_KERNEL.get(config.activation_function, config.activation_function),
+        act_fn=ACTIVATIONS[config.activation_function],
         eps=config.layer_norm_epsilon,
         normalization_type="LN",
         parallel_attn_mlp=True,
