@@ -22,7 +22,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 
-from limber_interp.devices import choose_device
+from limber_interp.devices import building, choose_device
 from limber_interp.errors import InputError, reading
 from limber_interp.resources import resolve
 from limber_interp.weights import check_floats, check_shapes, read_json, read_tensors, tensors_sha256, weight_files
@@ -76,7 +76,7 @@ def load_hooked_gptj(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings(), building("meta"):
         # TransformerLens 4 will not have it; 3.9 is pinned for it
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         lm = HookedTransformer(cfg, move_to_device=False)
@@ -321,8 +321,9 @@ def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device)
 def _set_buffers(lm: HookedTransformer, device: torch.device) -> None:
     """Give the attention its buffers; the rotary tables in float32 (in half precision they cost accuracy) and whole."""
     attention = lm.blocks[0].attn
-    sin, cos = attention.calculate_sin_cos_rotary(lm.cfg.rotary_dim, lm.cfg.n_ctx, base=lm.cfg.rotary_base)
-    sin, cos, ignore = sin.to(device), cos.to(device), torch.tensor(-torch.inf, device=device)
+    with building():
+        sin, cos = attention.calculate_sin_cos_rotary(lm.cfg.rotary_dim, lm.cfg.n_ctx, base=lm.cfg.rotary_base)
+        sin, cos, ignore = sin.to(device), cos.to(device), torch.tensor(-torch.inf, device=device)
     for block in lm.blocks:
         block.attn.rotary_sin, block.attn.rotary_cos, block.attn.IGNORE = sin, cos, ignore
         block.attn.mask = torch.empty((0, 0), dtype=torch.bool, device=device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
-from limber_interp.devices import choose_device
+from limber_interp.devices import building, choose_device
 from limber_interp.errors import InputError
 from limber_interp.images import ImageSource, describe, distinct, each, image_hash, is_one_image, load_image
 from limber_interp.layout import Layout
@@ -366,7 +366,7 @@ def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Project
     assert config.projection is not None
     shape = encoder.d_encoder, d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
-        with torch.random.fork_rng(devices=[]):
+        with building(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
             return Projection(*shape)
     path = resolve(config.projection)

@@ -36,7 +36,7 @@ class Projection(nn.Module):
 
     def __init__(self, d_encoder: int, d_model: int, n_tokens: int = 1, manifest: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(d_encoder, n_tokens * d_model)
+        self.linear = nn.Linear(d_encoder, n_tokens * d_model, dtype=torch.float32)
         self.n_tokens = n_tokens
         self.manifest = manifest
         self.eval().requires_grad_(False)

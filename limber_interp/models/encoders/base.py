@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
+from limber_interp.devices import building
 from limber_interp.errors import InputError, reading
 from limber_interp.images import ImageSource, load_image
 from limber_interp.models.encoders.preprocessing import transform_of, without_normalisation
@@ -135,7 +136,7 @@ def built(description: Path | None, make: Callable[[], M], stored: Mapping[str, 
     if description is None:
         return make()
     with reading(description, "describes no encoder that can be built"):
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), building("meta"):
             size = sum(parameter.numel() for parameter in make().parameters())
         known = LARGEST if stored is None else 10 * sum(tensor.numel() for tensor in stored.values()) + SLACK
         if size > min(known, LARGEST):
