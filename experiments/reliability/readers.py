@@ -7,7 +7,6 @@
 import csv
 import json
 import tarfile
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +120,7 @@ def _write_pickles(folder: Path) -> Iterable[Path]:
 
 def _write_torchscript(folder: Path) -> Iterable[Path]:
     module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated; OpenAI's files are what they are
-        torch.jit.save(torch.jit.trace(module, torch.ones(2, 3)), folder / "traced.pt")
+    torch.jit.save(torch.jit.trace(module, torch.ones(2, 3)), folder / "traced.pt")
     yield folder / "traced.pt"
 
 
