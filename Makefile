@@ -1,10 +1,13 @@
 # make demo    what an image looks like to the embedded GPT-J: a table and a figure
 # make test    the tests, after the same installation
+# make fuzz    broken files for every reader, for an hour (MINUTES=60, ARGS="--only images --seed 7")
 # VENV=… and PYTHON=… choose where and with what.
 
 PYTHON ?= python3
 VENV ?= .venv
 BUILD := build
+MINUTES ?= 60
+ARGS ?=
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 
@@ -12,7 +15,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check --quiet
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint format typecheck notebooks suite clean
+.PHONY: help demo test fuzz lint format typecheck notebooks suite clean
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
 
@@ -23,6 +26,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev demo
 	$(RUN) -m pytest
+
+# An input that is neither read nor refused in one line is kept in $(BUILD)/fuzz, and the status is not 0
+fuzz: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(RUN) -m experiments.reliability.fuzz --minutes $(MINUTES) --found $(BUILD)/fuzz $(ARGS)
 
 lint: $(VENV)/installed-dev
 	$(RUN) -m ruff check .

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from limber_interp.errors import InputError, nearest
+from limber_interp.errors import InputError, nearest, reading
 from limber_interp.resources import configs_dir
 
 logger = logging.getLogger(__name__)
@@ -129,10 +129,8 @@ def load_config(name_or_path: str | Path, **overrides: Any) -> LimberConfig:
         InputError: there is no such config, it is no YAML mapping, a key is unknown, or a value is out of its range.
     """
     path = _find(name_or_path)
-    try:
+    with reading(f"config {path}", "cannot be read as YAML"):
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"config {path}: cannot be read as YAML: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"config {path}: expected `key: value` lines, found {type(values).__name__}")
 

@@ -1,8 +1,30 @@
-"""Where a model computes."""
+"""Where a model computes, and in what it is built."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from limber_interp.errors import InputError
+
+_BUILDING = threading.RLock()  # the default dtype is the whole process's
+
+
+@contextmanager
+def building(device: str = "cpu") -> Iterator[None]:
+    """Build modules in float32 on a device, whatever torch's defaults are (`torch.set_default_dtype`, `_device`).
+
+    Libraries build their modules in these, so that the same seed would draw other weights. One thread at a time.
+    """
+    with _BUILDING:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device(device):
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

@@ -1,9 +1,13 @@
 """The one exception that means: the arguments or the inputs are wrong, and here is what to do about it."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
+
+LINE = 2000  # characters of a message
+LONGEST = 400  # characters of what a library said
 
 
 class InputError(Exception):
@@ -14,7 +18,50 @@ class InputError(Exception):
 
     def __init__(self, message: str) -> None:
         # Messages quote what other libraries said, and some of those speak in several lines.
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        # … and some quote a whole broken file: what is wrong stands at the beginning, what to do at the end
+        super().__init__(line if len(line) <= LINE else f"{line[: LINE * 3 // 4]} … {line[-LINE // 4 :]}")
+
+
+@contextmanager
+def reading(source: object, wrong: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever a library raises over a file into one InputError: `source: wrong: reason; advice`.
+
+    A library that reads a broken file raises nearly anything (`IndexError`, `struct.error`, `zlib.error`, an assertion,
+    a panic of compiled code), and another thing in its next version; a list of exceptions is never whole. So everything
+    is taken for the file's fault. Put only the library's call and checks of what it gave inside, since a mistake in our
+    own code would be taken for a broken file, too. InputErrors pass as they are, and so does what is no failure
+    (`KeyboardInterrupt`, `SystemExit`).
+
+    Args:
+        source: the file, or what else was read.
+        wrong: what is the matter, such as "not a record of limber_interp".
+        advice: what to do about it.
+
+    Raises:
+        InputError: something was raised inside.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        # A panic is how compiled Rust fails; it is no Exception, and its class cannot be imported
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{source}: {wrong}: {reason(error)}{advice and f'; {advice}'}") from error
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what an exception says, bounded; with its type where the text alone would be a riddle."""
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    said = str(error).strip().partition("\n")[0]
+    if not said or isinstance(error, ArithmeticError | AssertionError | AttributeError | LookupError | TypeError):
+        said = f"{type(error).__name__} {said}".strip()
+    return said if len(said) <= LONGEST else f"{said[:LONGEST]}…"
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

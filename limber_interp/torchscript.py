@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 
 STORAGES = {
     "BFloat16Storage": torch.bfloat16,
@@ -37,7 +37,7 @@ def is_torchscript(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return _root(archive) + "constants.pkl" in archive.namelist()
-    except zipfile.BadZipFile:
+    except Exception:  # no zip, or a broken one: whoever reads it next says so
         return False
 
 
@@ -49,18 +49,15 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     Raises:
         InputError: truncated, or its pickle asks for more than tensors and modules.
     """
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(_root(archive) + "data.pkl") as stream:
-            module = _Unpickler(stream, file, archive).load()
+    with reading(file, "broken TorchScript archive, and nothing in it was run"):
+        try:
+            with zipfile.ZipFile(file) as archive, archive.open(_root(archive) + "data.pkl") as stream:
+                module = _Unpickler(stream, file, archive).load()
+        except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise InputError(f"{file}: not an archive of plain tensors, and nothing in it was run: {error}") from error
         if not isinstance(module, _Module):
             raise InputError(f"{file}: expected a TorchScript module, found {type(module).__name__}")
         return dict(_named_tensors(module))
-    except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: not an archive of plain tensors, and nothing in it was run: {error}") from error
-    # A pickle that is broken or made to break can fail in any of these ways
-    except (AttributeError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{file}: broken TorchScript archive, and nothing in it was run: {reason}") from error
 
 
 class _Module:

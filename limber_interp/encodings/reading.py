@@ -1,23 +1,24 @@
 """Reading encodings from the shards that `encode` wrote: by index, memory-mapped."""
 
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float16, Int
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from limber_interp.datasets import Rejected, Rejections
 from limber_interp.datasets.base import is_file
 from limber_interp.encodings.lines import read_lines
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.models.encoders import Encoder
 from limber_interp.weights import read_json
 
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
+AGAIN = "encode the data again into another folder"
 MEND = "remove the two files of this number, and run limber_interp.encode again"
 
 
@@ -40,23 +41,26 @@ class Encodings:
         """
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST)
-        try:
-            self.name: str = self.manifest["source"]["name"]
-            self.n_positions, self.d_encoder = self.manifest["shape"]
-            self._shard_size: int = self.manifest["shard_size"]
-            count: int = self.manifest["source"]["count"]
-            n_shards = math.ceil(count / self._shard_size)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{self.folder / MANIFEST}: not of encodings: {error!r}") from error
+        if problem := _wrong(self.manifest):
+            raise InputError(f"{self.folder / MANIFEST}: not of encodings: {problem}; {AGAIN}")
         if "kept" not in self.manifest:
             raise InputError(f"{folder}: unfinished encodings; run limber_interp.encode again, and it goes on")
+        self.name: str = self.manifest["source"]["name"]
+        self.n_positions, self.d_encoder = self.manifest["shape"]
+        self._shard_size: int = self.manifest["shard_size"]
+        count: int = self.manifest["source"]["count"]
         self.rejected: dict[int, Rejected] = {}
         self.keys: list[str] = []
         self._captions: list[tuple[str, ...]] = []
         self._row: list[int] = []  # of each index in its shard
-        sizes = [min(self._shard_size, count - shard * self._shard_size) for shard in range(n_shards)]
-        self._shards = [self._open(shard, size) for shard, size in enumerate(sizes)]
-        self.kept = np.array([bool(captions) for captions in self._captions])
+        self._shards: list[Any] = []
+        # One by one: a manifest that names a billion of them ends at the first that is not there
+        for shard in range(-(-count // self._shard_size)):
+            self._shards.append(self._open(shard, min(self._shard_size, count - shard * self._shard_size)))
+        self.kept = np.array([bool(captions) for captions in self._captions], dtype=bool)
+        encoded = sum(shard.get_shape()[0] for shard in self._shards)
+        if self.manifest["kept"] != encoded:
+            raise InputError(f"{folder}: {encoded} encodings, but the manifest says {self.manifest['kept']}; {AGAIN}")
 
     def __len__(self) -> int:
         return len(self._captions)
@@ -97,24 +101,44 @@ class Encodings:
 
     def _open(self, shard: int, count: int) -> Any:
         weights, lines = shard_paths(self.folder, shard)
-        try:
+        with reading(lines, "cannot be read", MEND):
             rows = read_lines(lines)
-            n_kept = 0
-            for index, line in enumerate(rows, shard * self._shard_size):
-                self._row.append(n_kept)
-                self.keys.append(line.key)
-                self._captions.append(line.captions)
-                if line.rejected is not None:
-                    self.rejected[index] = line.rejected
-                n_kept += line.encoded
+        n_kept = 0
+        for index, line in enumerate(rows, shard * self._shard_size):
+            self._row.append(n_kept)
+            self.keys.append(line.key)
+            self._captions.append(line.captions)
+            if line.rejected is not None:
+                self.rejected[index] = line.rejected
+            n_kept += line.encoded
+        with reading(weights, "cannot be read", MEND):
             encodings = safe_open(weights, framework="numpy").get_slice("encodings")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise InputError(f"{weights}: cannot be read: {error}; {MEND}") from error
+            shape, dtype = list(encodings.get_shape()), encodings.get_dtype()
         expected = [n_kept, self.n_positions, self.d_encoder]
-        if len(rows) != count or encodings.get_shape() != expected:
-            found = f"{len(rows)} lines and encodings {encodings.get_shape()}"
-            raise InputError(f"{weights}: found {found}, expected {count} and {expected}; {MEND}")
+        if len(rows) != count or shape != expected or dtype != "F16":
+            found = f"{len(rows)} lines and encodings {shape} in {dtype}"
+            raise InputError(f"{weights}: found {found}, expected {count} and {expected} in F16; {MEND}")
         return encodings
+
+
+def _wrong(manifest: Mapping[str, Any]) -> str | None:
+    """What of a manifest is not as `encode` writes it."""
+
+    def count(value: object, least: int = 1) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**48
+
+    encoder, source, shape = (manifest.get(key) for key in ("encoder", "source", "shape"))
+    if not (isinstance(encoder, dict) and isinstance(encoder.get("preprocessing"), dict)):
+        return "no encoder with its preprocessing"
+    if not all(isinstance(encoder.get(key), str) for key in ("name", "sha256")):
+        return "no name or sha256 of the encoder"
+    if not (isinstance(source, dict) and isinstance(source.get("name"), str) and count(source.get("count"), 0)):
+        return "no source with a name and a count"
+    if not (isinstance(shape, list) and len(shape) == 2 and all(map(count, shape))):
+        return f"shape {shape!r}"
+    if not count(manifest.get("shard_size")):
+        return f"shard_size {manifest.get('shard_size')!r}"
+    return None if count(manifest.get("kept", 0), 0) else f"kept {manifest['kept']!r}"
 
 
 def open_encodings(folder: str | Path, encoder: Encoder | None = None) -> Encodings:

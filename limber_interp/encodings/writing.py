@@ -27,7 +27,7 @@ from torch import Tensor
 from limber_interp.datasets import Dataset, Example, Rejected, Rejections, fingerprint
 from limber_interp.encodings.lines import Line, read_lines
 from limber_interp.encodings.reading import MANIFEST, MEND, REJECTED, Encodings, open_encodings, shard_paths
-from limber_interp.errors import InputError, check_at_least_one
+from limber_interp.errors import InputError, check_at_least_one, reading
 from limber_interp.images import describe, load_image
 from limber_interp.models.encoders import Encoder
 from limber_interp.records import installed_versions, make_folder, write_atomically
@@ -168,10 +168,8 @@ def _encode_shard(
 
 
 def _known(lines: Path) -> list[Line]:
-    try:
+    with reading(lines, "cannot be read", MEND):
         return read_lines(lines)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{lines}: cannot be read: {error}; {MEND}") from error
 
 
 def _check_same(out: Path, manifest: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.evaluation.lexical import Counts
 from limber_interp.evaluation.lexicon import Entry, Lexicon
 from limber_interp.evaluation.taxonomy import Taxonomy
@@ -157,7 +157,5 @@ def _table(path: Path, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _lines(path: Path) -> Sequence[str]:
-    try:
+    with reading(path, "cannot be read; give the folder of Animals with Attributes 2"):
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read; give the folder of Animals with Attributes 2: {error}") from error

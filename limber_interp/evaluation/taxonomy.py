@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.evaluation.spelling import spelt, without_accents
 from limber_interp.extras import not_installed
 from limber_interp.resources import resolve
@@ -194,11 +194,9 @@ def read_groups(path: str | Path, key: str) -> dict[str, Any]:
         InputError: no such file, or other things than groups of words under the key.
     """
     found = resolve(path)
-    try:
+    with reading(found, f"no groups of words under {key!r}"):
         groups = json.loads(found.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{found}: no groups of words under {key!r}: {error!r}") from error
-    check_groups(groups, f"{found}: {key!r}")
+        check_groups(groups, f"{found}: {key!r}")
     return _spelt(groups)
 
 

@@ -7,6 +7,7 @@ own where the model runs in the checkpoint's dtype on the CPU.
 
 import contextlib
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -22,11 +23,11 @@ from torch import Tensor
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 
-from limber_interp.devices import choose_device
-from limber_interp.errors import InputError
+from limber_interp.devices import building, choose_device
+from limber_interp.errors import InputError, reading
 from limber_interp.resources import resolve
 from limber_interp.threads import drawing, using
-from limber_interp.weights import check_shapes, read_json, read_tensors, tensors_sha256, weight_files
+from limber_interp.weights import check_floats, check_shapes, read_json, read_tensors, tensors_sha256, weight_files
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,11 @@ FILLER = "<|extratoken_"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The same function as one kernel: gelu_new's eight keep four tensors of its input's size for a backward pass, not one
 ONE_KERNEL = {"gelu_new": "gelu_pytorch_tanh"}
+# Hugging Face's names -> TransformerLens's, of the functions that both have
+ACTIVATIONS = {name: name for name in ("gelu", "gelu_fast", "gelu_pytorch_tanh", "relu", "silu")} | ONE_KERNEL
+ACTIVATIONS |= {"swish": "silu"}
+LARGEST = 2**20  # any number in a config: a mistyped one would be asked for as memory
+FIRST_OF_BLOCK = re.compile(r"transformer\.h\.\d+\.ln_1\.weight")
 # Buffers that older versions of transformers stored beside the weights: causal masks, no parameters
 STORED_MASKS = (".attn.bias", ".attn.masked_bias")
 
@@ -101,14 +107,18 @@ def load_hooked_gptj(
     config = _read_config(folder)
     tokenizer = _load_tokenizer(folder)
     stored = {name: t for name, t in read_tensors(folder).items() if not name.endswith(STORED_MASKS)}
+    if (blocks := _n_blocks(stored)) != config.n_layer:
+        raise InputError(f"{folder}: weights of {blocks} layers, but config.json says n_layer {config.n_layer}")
+    stored = _untied(stored, config, folder)
     check_shapes(stored, gptj_shapes(config), folder)
+    check_floats(stored, folder)
     if len(tokenizer) > config.vocab_size:
         raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
 
     device = choose_device(device)
     dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
-    with drawing(), warnings.catch_warnings(), torch.device("meta"):  # Python's filters are all threads', too
+    with building("meta"), drawing(), warnings.catch_warnings():  # Python's filters are all threads', too
         # TransformerLens 4 will not have it; 3.9 is pinned for it
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         lm = HookedGPTJ(cfg, move_to_device=False)
@@ -267,20 +277,58 @@ def hooked_views(stored: Mapping[str, Tensor], config: GPTJConfig) -> Iterator[t
     yield "unembed.b_U", stored["lm_head.bias"]
 
 
+def _n_blocks(stored: Mapping[str, Tensor]) -> int:
+    return sum(bool(FIRST_OF_BLOCK.fullmatch(name)) for name in stored)
+
+
 def _read_config(folder: Path) -> GPTJConfig:
     values = read_json(folder / "config.json")
     if (found := values.get("model_type")) != "gptj":
         raise InputError(f"{folder}: not a GPT-J: config.json says model_type {found!r}, expected 'gptj'")
-    return GPTJConfig(**values)
+    with reading(folder / "config.json", "describes no GPT-J"):
+        _check_config(values)
+        return GPTJConfig(**values)
+
+
+def _check_config(values: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names the first key under which there is no GPT-J that can be computed."""
+    described = {"n_inner": None, **GPTJConfig().to_dict(), **values}
+    for key in ("n_positions", "n_embd", "n_layer", "n_head", "vocab_size", "rotary_dim", "n_inner"):
+        if key == "n_inner" and described[key] is None:
+            continue
+        if type(described[key]) is not int or not 1 <= described[key] <= LARGEST:
+            raise ValueError(f"{key}: found {described[key]!r}, expected a number from 1 to {LARGEST:,}")
+    d_head, rest = divmod(described["n_embd"], described["n_head"])
+    if rest or described["rotary_dim"] % 2 or described["rotary_dim"] > d_head:
+        raise ValueError("n_head must divide n_embd, and rotary_dim be even and no more than what is left for a head")
+    if (name := described["activation_function"]) not in ACTIVATIONS:
+        raise ValueError(f"activation_function: found {name!r}, expected one of {', '.join(sorted(ACTIVATIONS))}")
+    epsilon = described["layer_norm_epsilon"]
+    if not (isinstance(epsilon, float) and 0 < epsilon < 1):
+        raise ValueError(f"layer_norm_epsilon: found {epsilon!r}, expected a number between 0 and 1")
+
+
+def _untied(stored: Mapping[str, Tensor], config: GPTJConfig, folder: Path) -> dict[str, Tensor]:
+    """The tensors with the head that a checkpoint of tied embeddings leaves out, as transformers makes it."""
+    tied = dict(stored)
+    if config.tie_word_embeddings and "transformer.wte.weight" in tied:
+        if "lm_head.weight" not in tied:
+            logger.info("%s: tie_word_embeddings: the token embedding is the head, too", folder)
+            tied["lm_head.weight"] = tied["transformer.wte.weight"]
+        if "lm_head.bias" not in tied:
+            logger.info("%s: tie_word_embeddings: no bias of the head is stored, so it is zero", folder)
+            tied["lm_head.bias"] = torch.zeros(len(tied["transformer.wte.weight"]), dtype=tied["lm_head.weight"].dtype)
+    return tied
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
-    try:
+    with reading(folder, "the tokenizer cannot be read"):
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: the tokenizer cannot be read: {error}") from error
+        ids = tokenizer("A picture of", add_special_tokens=False)["input_ids"]  # some settings break only in use
+        if not isinstance(tokenizer.decode(ids), str):
+            raise TypeError("it makes no text of tokens")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
     return tokenizer
@@ -313,7 +361,7 @@ def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device)
         d_mlp=config.n_inner or 4 * config.n_embd,
         n_ctx=config.n_positions,
         d_vocab=config.vocab_size,
-        act_fn=ONE_KERNEL.get(config.activation_function, config.activation_function),
+        act_fn=ACTIVATIONS[config.activation_function],
         eps=config.layer_norm_epsilon,
         normalization_type="LN",
         parallel_attn_mlp=True,
@@ -331,8 +379,9 @@ def _hooked_config(config: GPTJConfig, dtype: torch.dtype, device: torch.device)
 def _set_buffers(lm: HookedTransformer, device: torch.device) -> None:
     """Give the attention its buffers; the rotary tables in float32 (in half precision they cost accuracy) and whole."""
     attention = lm.blocks[0].attn
-    sin, cos = attention.calculate_sin_cos_rotary(lm.cfg.rotary_dim, lm.cfg.n_ctx, base=lm.cfg.rotary_base)
-    sin, cos, ignore = sin.to(device), cos.to(device), torch.tensor(-torch.inf, device=device)
+    with building():
+        sin, cos = attention.calculate_sin_cos_rotary(lm.cfg.rotary_dim, lm.cfg.n_ctx, base=lm.cfg.rotary_base)
+        sin, cos, ignore = sin.to(device), cos.to(device), torch.tensor(-torch.inf, device=device)
     for block in lm.blocks:
         block.attn.rotary_sin, block.attn.rotary_cos, block.attn.IGNORE = sin, cos, ignore
         block.attn.mask = torch.empty((0, 0), dtype=torch.bool, device=device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens import ActivationCache, HookedTransformer
 
 from limber_interp.config import DEFAULT_CONFIG, LimberConfig, load_config
-from limber_interp.devices import choose_device
+from limber_interp.devices import building, choose_device
 from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.finite import check_rows
 from limber_interp.images import ImageSource, describe, distinct, each, image_hash, is_one_image, load_image
@@ -465,7 +465,7 @@ def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Project
     assert config.projection is not None
     shape = encoder.d_encoder, d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
-        with drawing(config.seed):
+        with building(), drawing(config.seed):
             return Projection(*shape)
     path = resolve(config.projection)
     linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=(encoder.name, config.lm_name))

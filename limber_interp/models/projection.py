@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.published import BLOB_IDS, NEVER_PUBLISHED, provenance
 from limber_interp.records import write_atomically
-from limber_interp.weights import check_shapes, read_tensors, tensors_sha256
+from limber_interp.weights import check_floats, check_shapes, read_tensors, tensors_sha256
 
 PARTS = ("encoder", "lm")
 OBJECTS = ("config", "hashes", "shapes", "source")  # of a manifest
@@ -36,7 +36,7 @@ class Projection(nn.Module):
 
     def __init__(self, d_encoder: int, d_model: int, n_tokens: int = 1, manifest: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.linear = nn.Linear(d_encoder, n_tokens * d_model)
+        self.linear = nn.Linear(d_encoder, n_tokens * d_model, dtype=torch.float32)
         self.n_tokens = n_tokens
         self.manifest = manifest
         self.eval().requires_grad_(False)
@@ -142,12 +142,14 @@ def load_projection(
     """
     path = Path(path)
     check_projection_is_there(path)
-    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    tensors = read_tensors(path)
     manifest = _read_manifest(path)
     if manifest is not None:
         found = {"d_encoder": d_encoder, "n_positions": n_positions, "d_model": d_model, "n_tokens": n_tokens}
         _check_shapes_of(manifest, found, between, path)
     check_shapes(tensors, {"weight": (n_tokens * d_model, d_encoder), "bias": (n_tokens * d_model,)}, path)
+    check_floats(tensors, path)
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if bad := int((~tensor.isfinite()).sum()):
             raise InputError(f"{path}: tensor {name!r}: found {bad} of {tensor.numel()} values NaN or infinite")
@@ -185,14 +187,20 @@ def _misfit(part: str, manifest: Mapping[str, Any], trained: str, name: str, fou
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     if path.suffix != ".safetensors":
         return {"source": provenance(path)}
-    with safe_open(path, framework="pt") as stored:
+    with reading(path, "its metadata cannot be read"), safe_open(path, framework="pt") as stored:
         text = (stored.metadata() or {}).get("manifest")
     if text is None:
         return None
-    try:
+    with reading(path, "its manifest is not JSON"):
         manifest = json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path}: its manifest is not JSON: {error}") from error
     if not (isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in OBJECTS)):
         raise InputError(f"{path}: its manifest is no JSON object with objects as its {', '.join(OBJECTS)}")
+    texts = {f"hashes.{part}": manifest.get("hashes", {}).get(part) for part in PARTS}
+    texts["source.published"] = manifest.get("source", {}).get("published")
+    for key, value in texts.items():
+        if not isinstance(value, str | None):
+            raise InputError(f"{path}: its manifest has {value!r} under {key}, expected a text or null")
+    for key, value in manifest.get("shapes", {}).items():
+        if not isinstance(value, int | None):
+            raise InputError(f"{path}: its manifest has {value!r} under shapes.{key}, expected a number or null")
     return manifest

@@ -62,7 +62,9 @@ def noise(
     It answers: do the scores come from norms and from the shape of the vocabulary alone? Too easy a control where the
     positions of one image resemble each other, or where soft prompts share a direction: see `random_map`.
     """
-    drawn = torch.randn(n_draws, *soft_prompt.shape, generator=generator).to(soft_prompt)
+    drawn = torch.randn(n_draws, *soft_prompt.shape, generator=generator, dtype=torch.float32, device="cpu").to(
+        soft_prompt
+    )
     return _with_norms_of(soft_prompt, drawn)
 
 
@@ -84,7 +86,9 @@ def random_map(
     """
     lower = torch.linalg.qr(encoding.float().T, mode="r").R.T
     width = soft_prompt.numel() // len(encoding)  # n_tokens * d_model
-    drawn = torch.randn(n_draws, lower.shape[1], width, generator=generator).to(soft_prompt)
+    drawn = torch.randn(n_draws, lower.shape[1], width, generator=generator, dtype=torch.float32, device="cpu").to(
+        soft_prompt
+    )
     return _with_norms_of(soft_prompt, (lower.to(soft_prompt) @ drawn).view(n_draws, *soft_prompt.shape))
 
 
@@ -129,7 +133,7 @@ class Substitutes:
 
 def derangement(n: int, generator: torch.Generator) -> Int[np.ndarray, " n"]:
     """A random order of n ≥ 2 things in which none is in its own place: each image gets another's prompt."""
-    order = torch.randperm(n, generator=generator).numpy()
+    order = torch.randperm(n, generator=generator, device="cpu").numpy()
     partners = np.empty(n, dtype=np.int64)
     partners[order] = np.roll(order, 1)  # one cycle through all of them
     return partners
@@ -146,7 +150,7 @@ def others_of(
     others = np.flatnonzero(np.array(pictures) != pictures[index])  # the same picture may be given twice
     if not len(others):
         raise InputError("control 'other_images': there is no other image; give some, or choose controls 'fast'")
-    order = torch.randperm(len(others), generator=generator(seed, "other_images", index))[:N_OTHERS]
+    order = torch.randperm(len(others), generator=generator(seed, "other_images", index), device="cpu")[:N_OTHERS]
     return others, others[np.sort(order.numpy())]
 
 

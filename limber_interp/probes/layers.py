@@ -89,7 +89,9 @@ def read_layers(
 
 def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, watched: Tensor) -> Layers:
     size = max(1, SLICE // lens.n_used)
-    last = torch.empty(block.shape[1], lens.n_used, device=block.device)  # becomes its distribution, slice by slice
+    last = torch.empty(
+        block.shape[1], lens.n_used, dtype=torch.float32, device=block.device
+    )  # becomes its distribution, slice by slice
     of_last: list[tuple[Tensor, Tensor]] = []  # of each slice: entropy and most probable token
     layers: list[Layers] = []
     for residual in reversed(block):

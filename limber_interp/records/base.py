@@ -5,21 +5,28 @@ import json
 import math
 import os
 import secrets
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, get_type_hints
 
 import numpy as np
+from jaxtyping import jaxtyped
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 
 R = TypeVar("R", bound="Record")
 
 # The libraries that can change a number; a manifest names the version of each that is installed.
 LIBRARIES = ("torch", "transformers", "transformer_lens", "open_clip_torch", "timm", "numpy", "pillow")
+
+# A file that unpacks to more than both, in bytes and in times its own size, was made to fill the memory
+BOMB_BYTES, BOMB_RATIO = 2**30, 100
 
 
 # What figures and pages say of who wrote them, so that a later run can tell them from files that are not its own
@@ -45,6 +52,9 @@ class Record:
     """
 
     _classes: ClassVar[dict[str, type["Record"]]] = {}
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True
+    )  # arrays; asked by `load` alone
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -88,17 +98,21 @@ class Record:
         """Read what `save` wrote. `Record.load` takes any kind of record, a subclass only its own.
 
         Raises:
-            InputError: no such file, not a record, or a record of another kind.
+            InputError: no such file, not a record, a record of another kind, or one whose fields do not hold what they
+                should: a type, a shape, or a name that refers to nothing.
         """
-        try:
-            with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
+        with reading(path, "not a record of limber_interp"):
+            arrays = _read_arrays(Path(path))
             record = _unpack(json.loads(str(arrays.pop("record"))), arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a record of limber_interp: {error!r}") from error
         if not isinstance(record, cls):
             raise InputError(f"{path}: holds a {type(record).__name__}, expected a {cls.__name__}")
         return record
+
+    def check(self) -> None:
+        """Raise a ValueError if fields do not fit each other, beyond their types and shapes; `load` asks every record.
+
+        A record whose fields refer to each other overrides this.
+        """
 
 
 @dataclass(frozen=True)
@@ -165,7 +179,10 @@ def _pack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
     match value:
         case {"$record": name, "fields": packed}:
-            return Record._classes[name](**{key: _unpack(item, arrays) for key, item in packed.items()})
+            record = Record._classes[name](**{key: _unpack(item, arrays) for key, item in packed.items()})
+            _check_types(record)
+            record.check()
+            return record
         case {"$array": key}:
             return arrays[key]
         case {"$tuple": items}:
@@ -175,6 +192,60 @@ def _unpack(value: Any, arrays: Mapping[str, np.ndarray]) -> Any:
         case list():
             return [_unpack(item, arrays) for item in value]
     return value
+
+
+def _check_types(record: Record) -> None:
+    """Raise a ValueError if a field holds another type than it is declared with, or a dimension has two sizes."""
+    names, types = _field_types(type(record))  # type: ignore[arg-type]
+    try:
+        with jaxtyped("context"):  # a dimension of one name has one size in the whole record
+            types.validate_python(tuple(getattr(record, name) for name in names), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        index, *inside = first["loc"]
+        place = ".".join(map(str, (type(record).__name__, names[int(index)], *inside)))
+        raise ValueError(f"{place}: {first['msg']}") from error
+
+
+@cache
+def _field_types(cls: type[Record]) -> tuple[tuple[str, ...], TypeAdapter]:
+    hints = get_type_hints(cls)
+    assert is_dataclass(cls)
+    names = tuple(f.name for f in fields(cls))
+    types: Any = tuple[tuple(hints[name] for name in names)]  # type: ignore[misc]
+    return names, TypeAdapter(types, config=Record.__pydantic_config__)
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz, once their sizes are seen to be what the file can hold.
+
+    Both a zip's sizes and an array's shape are numbers in the file that may say anything; numpy would ask for that much
+    memory before it finds out.
+    """
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+        if unpacked > max(BOMB_BYTES, BOMB_RATIO * path.stat().st_size):
+            raise ValueError(f"it would unpack to {unpacked / 2**30:.1f} GiB, as no record does")
+        for info in archive.infolist():
+            with archive.open(info) as member:
+                _check_size(member, info)
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    for key, array in arrays.items():
+        # numpy makes texts of any numbers; those that are no characters break whatever writes them later
+        if array.dtype.kind == "U" and array.size and np.atleast_1d(array).view(np.uint32).max() > sys.maxunicode:
+            raise ValueError(f"{key}: holds what is no text")
+    return arrays
+
+
+def _check_size(member: Any, info: zipfile.ZipInfo) -> None:
+    """Raise a ValueError if an array asks for another number of bytes than its member of the archive has."""
+    version = np.lib.format.read_magic(member)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(member)
+    if member.tell() + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f"{info.filename}: shape {shape} of {dtype} is not what its {info.file_size} bytes hold")
 
 
 def check_writable(path: str | Path, suffixes: tuple[str, ...] = ()) -> None:

@@ -242,6 +242,26 @@ class Comparison(Record):
     rejected: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def check(self) -> None:
+        entries, metrics = ({one.name for one in named} for named in (self.entries, self.metrics))
+        named = {score.entry for score in self.scores} | {n for one in self.contrasts for n in (one.first, one.second)}
+        named |= {name for image in self.images for name in image.captions}
+        named |= {name for question in self.questions for name in (*question.answers, *question.accuracy)}
+        if strangers := named - entries:
+            raise ValueError(f"{min(strangers)!r} is no entry of it")
+        measured = {score.metric for score in self.scores} | {contrast.metric for contrast in self.contrasts}
+        measured |= self.per_image.keys()
+        if strangers := measured - metrics:
+            raise ValueError(f"{min(strangers)!r} is no metric of it")
+        for name, values in self.per_image.items():
+            if values.shape != (len(self.entries), len(self.images)):
+                raise ValueError(f"{name}: values of shape {values.shape}, expected one per entry and image")
+        for similarity in self.similarities:
+            if len(similarity.names) != len(similarity.values):
+                raise ValueError(
+                    f"{similarity.measure}: {len(similarity.names)} names of {len(similarity.values)} rows"
+                )
+
     @property
     def headlines(self) -> tuple[Metric, ...]:
         """The metrics of the first table, in its order."""

@@ -206,6 +206,23 @@ class LogitLens(Record):
         """The text of a token in this record."""
         return self.tokens[str(token_id)]
 
+    def check(self) -> None:
+        for image in self.images:
+            shape = image.reading.token_ids.shape
+            if shape != (len(self.layers), image.n_pos, self.k) or len(image.inputs) != image.n_pos or 0 in shape:
+                raise ValueError(f"{image.image}: a reading of shape {shape}, beside other layers, positions or k")
+            if any(target.ranks.shape != shape[:2] for target in image.targets):
+                raise ValueError(f"{image.image}: a target at other layers or positions")
+            for control in image.controls:
+                ranks = control.best_ranks.shape
+                if control.reading.token_ids.shape[0] != shape[0] or ranks[1:] != (shape[0], len(image.targets)):
+                    raise ValueError(f"{image.image}: control {control.name!r} at other layers, or of other targets")
+                if 0 in control.top_logprobs.shape:
+                    raise ValueError(f"{image.image}: control {control.name!r} without a draw")
+        found = {str(token) for reading in self.readings() for token in np.unique(reading.token_ids)}
+        if unknown := found - self.tokens.keys():
+            raise ValueError(f"token {min(unknown)} has no text in it")
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "command": "logit_lens",

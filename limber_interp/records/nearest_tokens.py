@@ -74,6 +74,17 @@ class NearestTokens(Record):
         """The text of a token in this record."""
         return self.tokens[str(token_id)]
 
+    def check(self) -> None:
+        for image in self.images:
+            n_pos, k = image.token_ids.shape
+            sizes = [len(target.ranks) for target in image.targets] + [c.scores.shape[1] for c in image.controls]
+            if n_pos == 0 or k != self.k or k == 0 or any(size != n_pos for size in sizes):
+                raise ValueError(f"{image.image}: tokens, targets and controls of other sizes than each other's")
+            if not all(control.n_draws for control in image.controls):
+                raise ValueError(f"{image.image}: a control without a draw")
+            if unknown := {str(token) for token in image.token_ids.flat} - self.tokens.keys():
+                raise ValueError(f"{image.image}: token {min(unknown)} has no text in it")
+
     def as_dict(self) -> dict[str, Any]:
         return {
             "command": "nearest_tokens",

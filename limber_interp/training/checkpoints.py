@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import distributed
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.records import make_folder, sync
 
 NAME = re.compile(r"step-(\d{8})")
@@ -84,11 +84,8 @@ class Checkpoints:
         """Those that are complete, oldest first. A folder that lacks a file, or has a shorter one, is none."""
         found = []
         for path in sorted(self.folder.glob("step-*")):
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                contents = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
-                sizes = {name: (path / name).stat().st_size for name in contents["files"]}
-                if NAME.fullmatch(path.name) and sizes == contents["files"]:
-                    found.append(Checkpoint(path, contents["step"], {**contents["state"], "ranks": contents["ranks"]}))
+            with contextlib.suppress(InputError), reading(path / CONTENTS, "not the contents of a checkpoint"):
+                found.append(_whole(path))
         return found
 
     def newest(self) -> Checkpoint | None:
@@ -111,10 +108,28 @@ class Checkpoints:
             reason = str(error).partition(".")[0]  # torch goes on to say how it could be run all the same
             line = f"{checkpoint.path}: not a checkpoint of DeepSpeed's, and nothing in it was run ({reason})"
             raise InputError(f"{line}; move it away, and --resume goes on from the one before") from error
-        states = load_file(checkpoint.path / f"rank-{distributed.get_rank()}.safetensors")
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states:
-            torch.cuda.set_rng_state(states["cuda"], engine.device)
+        random = checkpoint.path / f"rank-{distributed.get_rank()}.safetensors"
+        with reading(random, "not the random states of a rank", "move the checkpoint away"):
+            states = load_file(random)
+            torch.set_rng_state(states["cpu"])
+            if "cuda" in states:
+                torch.cuda.set_rng_state(states["cuda"], engine.device)
+
+
+def _whole(path: Path) -> Checkpoint:
+    """The checkpoint in a folder.
+
+    Raises:
+        Exception: nearly any, if a file is missing or has another size, or the contents say other things than `save`.
+    """
+    contents = json.loads((path / CONTENTS).read_text(encoding="utf-8"))
+    step, ranks, state, files = (contents[key] for key in ("step", "ranks", "state", "files"))
+    named = NAME.fullmatch(path.name)
+    if named is None or step != int(named[1]) or type(ranks) is not int or ranks < 1 or not isinstance(state, dict):
+        raise ValueError(f"{path}: not the contents of this checkpoint")
+    if {name: (path / name).stat().st_size for name in files} != files:
+        raise ValueError(f"{path}: a file of it is not whole")
+    return Checkpoint(path, int(step), {**state, "ranks": ranks})
 
 
 def _random_states(device: torch.device) -> dict[str, torch.Tensor]:

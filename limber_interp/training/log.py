@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.extras import how_to_install
 from limber_interp.records import write_atomically
 
@@ -58,12 +58,11 @@ def kept_lines(path: Path, steps: int) -> list[dict[str, Any]]:
     Raises:
         InputError: it cannot be read, or holds fewer.
     """
-    try:
+    with reading(path, "cannot be read as the log of the run to resume"):
         written = path.read_text(encoding="utf-8").splitlines(keepends=True)
         lines = [json.loads(line) for line in written[:steps]]
-        assert all("loss" in line for line in lines), "a line without a loss"
-    except (OSError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"{path}: cannot be read as the log of the run to resume: {error!r}") from error
+        if not all(isinstance(line["loss"], int | float) for line in lines):
+            raise ValueError("a loss is no number")
     if len(lines) < steps:
         raise InputError(f"{path}: holds {len(lines)} steps, the checkpoint {steps}; put the run's own log there")
     if len(written) > steps:

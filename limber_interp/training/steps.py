@@ -316,7 +316,7 @@ class Steps:
 def _trainable(model: Limber, examples: Examples) -> Whitened | nn.Linear:
     """The projection's layer, unfrozen, on whitened encodings where the config says so."""
     projection, config = model.projection, model.config
-    linear = nn.Linear(projection.linear.in_features, projection.linear.out_features)
+    linear = nn.Linear(projection.linear.in_features, projection.linear.out_features, dtype=torch.float32)
     linear.load_state_dict(projection.linear.state_dict())
     linear = linear.to(projection.linear.weight.device)
     if not config.whiten:

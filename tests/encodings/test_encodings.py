@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from limber_interp.config import load_config
 from limber_interp.datasets import open_dataset, read_folder
@@ -156,9 +157,13 @@ def test_another_preprocessing_is_refused(world, encoder: Encoder, folder: Path,
     ("name", "content", "message"),
     [
         ("00001.safetensors", b"half", "00001.safetensors: cannot be read: .*; remove the two files of this number"),
-        ("00000.jsonl", b"{", "00000.safetensors: cannot be read: Expecting property name"),
+        ("00000.jsonl", b"{", "00000.jsonl: cannot be read: Expecting property name .*; remove the two files of this"),
         ("00000.jsonl", b'{"key": "a", "captions": ["A"]}\n', "found 1 lines and encodings .*, expected 5 and "),
-        ("manifest.json", b"{}", r"manifest.json: not of encodings: KeyError\('source'\)"),
+        (
+            "manifest.json",
+            b"{}",
+            "manifest.json: not of encodings: no encoder with its preprocessing; encode the data again",
+        ),
     ],
 )
 def test_shards_that_were_damaged(
@@ -235,3 +240,38 @@ def test_lines_that_are_of_no_example(encoder: Encoder, folder: Path, tmp_path: 
 def test_paths_that_are_of_no_encodings(tmp_path: Path, name: str) -> None:
     """The last raised an OSError."""
     assert not is_encodings(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("shape", [4, "256"], r"manifest.json: not of encodings: shape \[4, '256'\]"),
+        ("shape", [4, -256], r"manifest.json: not of encodings: shape \[4, -256\]"),
+        ("shard_size", 0, "manifest.json: not of encodings: shard_size 0"),
+        (
+            "source",
+            {"name": "data", "count": 2.5},
+            "manifest.json: not of encodings: no source with a name and a count",
+        ),
+        ("source", {"name": "data", "count": 2**47}, "00001.safetensors: found 4 lines .*, expected 5"),
+        ("encoder", "x", "manifest.json: not of encodings: no encoder with its preprocessing"),
+        ("kept", 3, "9 encodings, but the manifest says 3"),
+    ],
+)
+def test_a_manifest_of_other_things(encoder: Encoder, folder: Path, tmp_path: Path, key, value, message: str) -> None:
+    """A count of billions was looped over, and other values were raised over somewhere later."""
+    encode(encoder, open_dataset(folder), tmp_path / "e", shard_size=5)
+    manifest = json.loads((tmp_path / "e/manifest.json").read_text())
+    (tmp_path / "e/manifest.json").write_text(json.dumps({**manifest, key: value}))
+    with pytest.raises(InputError, match=message):
+        open_encodings(tmp_path / "e")
+
+
+def test_encodings_in_another_precision(encoder: Encoder, folder: Path, tmp_path: Path) -> None:
+    encode(encoder, open_dataset(folder), tmp_path / "e", shard_size=5)
+    stored = load_file(tmp_path / "e/00001.safetensors")
+    save_file({"encodings": stored["encodings"].to(torch.int16)}, tmp_path / "e/00001.safetensors")
+    with pytest.raises(
+        InputError, match=r"00001.safetensors: found 4 lines and encodings \[4, 4, 256\] in I16, expected"
+    ):
+        open_encodings(tmp_path / "e")

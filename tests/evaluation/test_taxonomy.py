@@ -194,7 +194,7 @@ def test_the_embedded_taxonomy_is_the_emoji_worlds() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no groups of words under 'nouns': JSONDecodeError"),
+        ("{", "no groups of words under 'nouns': Expecting property name enclosed in double quotes"),
         ("{}", "no groups of words under 'nouns': KeyError"),
         ('{"nouns": ["dog"]}', "'nouns' must be names of groups with lists of words or with groups"),
         ('{"nouns": {"animal": ["dog", 3]}}', "'nouns' must be names of groups"),

@@ -390,3 +390,49 @@ def test_weights_that_only_the_hub_has(monkeypatch):
 def test_limbers_names_are_known():
     limbers = {"clip", "clip_resnet", "clip_resnet_large", "nfresnet50", *Beit.ARCHITECTURES}
     assert limbers < set(encoder_names())
+
+
+# Weights as people have them
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_as_a_training_script_writes_them(world, images, tmp_path, name):
+    """Under a name, `module.` before each tensor, and no counts of a BatchNorm's batches."""
+    folder = Path(shutil.copytree(world.encoder(name), tmp_path / "encoder"))
+    stored = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    state = {f"module.{key}": t for key, t in stored.items() if not key.endswith("num_batches_tracked")}
+    torch.save({"state_dict": state, "epoch": 3}, folder / "pytorch_model.bin")
+    found, expected = load(world, name, encoder_weights=str(folder)), load(world, name)
+    pixels = pixels_of(expected, images)
+    assert torch.equal(found(pixels), expected(pixels))
+    assert found.sha256 == expected.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "path", "value", "message"),
+    [
+        ("clip", "open_clip_config", ("model_cfg", "vision_cfg", "layers"), [1, "1", 1, 1], "describes no CLIP ResNet"),
+        ("clip", "open_clip_config", ("model_cfg", "vision_cfg", "width"), 0, "describes no CLIP ResNet"),
+        ("clip", "open_clip_config", ("model_cfg",), [], "describes no CLIP ResNet"),
+        ("clip", "open_clip_config", ("model_cfg", "vision_cfg", "width"), 10**6, "found the number 1e[+]06"),
+        ("clip", "open_clip_config", ("model_cfg", "vision_cfg", "width"), 4096, "parameters, more than its weights"),
+        ("nfresnet", "config", ("model_args", "depths"), [1, "1", 1, 1], "describes no encoder that can be built"),
+        ("nfresnet", "config", ("model_args",), {"checkpoint_path": "x"}, "must not name files, found checkpoint_path"),
+        ("nfresnet", "config", ("architecture",), 3, "expected a name of timm's, its arguments"),
+        ("beit", "config", ("hidden_size",), "24", "describes no BEiT"),
+        ("beit", "config", ("image_size",), [64, 64], "describes no BEiT"),
+        ("beit", "config", ("intermediate_size",), 10_000_000, "found the number 1e[+]07"),
+    ],
+)
+def test_a_description_of_no_encoder(world, tmp_path, name, file, path, value, message):
+    """Errors of other libraries, or memory without end, before."""
+    folder = Path(shutil.copytree(world.encoder(name), tmp_path / "encoder"))
+    described = inside = json.loads((folder / f"{file}.json").read_text())
+    for key in path[:-1]:
+        inside = inside[key]
+    inside[path[-1]] = value
+    (folder / f"{file}.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=message) as caught:
+        load(world, name, encoder_weights=str(folder))
+    assert str(folder) in str(caught.value)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformer_lens.pretrained.weight_conversions.gptj import convert_gptj_weights
 from transformers import GPTJForCausalLM
+from transformers.activations import ACT2FN
 
 from limber_interp.errors import InputError
 from limber_interp.models import hooked_gptj
@@ -364,3 +365,93 @@ def test_unknown_tensor(lm_copy):
 def test_unknown_dtype(world):
     with pytest.raises(InputError, match="dtype 'int8': expected auto, float32, float16, bfloat16"):
         load_hooked_gptj(world.lm, dtype="int8")
+
+
+def edit_config(folder: Path, **changed) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changed}))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bias", [True, False])
+def test_tied_embeddings_equal_hugging_faces(lm_copy, caplog, bias: bool):
+    """A checkpoint of tied embeddings stores no head: it is the embedding, and its bias zero where none is stored."""
+    edit_config(lm_copy, tie_word_embeddings=True)
+
+    def untie(tensors):
+        del tensors["lm_head.weight"]
+        if not bias:
+            del tensors["lm_head.bias"]
+
+    edit_tensors(lm_copy, untie)
+    with caplog.at_level("INFO"):
+        lm = load_hooked_gptj(lm_copy)
+    assert "tie_word_embeddings: the token embedding is the head, too" in caplog.text
+    assert ("no bias of the head is stored, so it is zero" in caplog.text) is not bias
+    embeddings = residual(lm)
+    expected = GPTJForCausalLM.from_pretrained(lm_copy, dtype=torch.float32).eval()(inputs_embeds=embeddings).logits
+    torch.testing.assert_close(lm(embeddings, start_at_layer=0), expected, atol=1e-4, rtol=0)
+    edit_config(lm_copy, tie_word_embeddings=False)
+    with pytest.raises(InputError, match=r"tensor 'lm_head.weight' is missing"):
+        load_hooked_gptj(lm_copy)
+
+
+@torch.no_grad()
+def test_a_head_of_its_own_is_kept_as_hugging_face_keeps_it(lm_copy):
+    """With tie_word_embeddings and another head in the file, transformers ties nothing."""
+    edit_config(lm_copy, tie_word_embeddings=True)
+    lm = load_hooked_gptj(lm_copy)
+    embeddings = residual(lm)
+    expected = GPTJForCausalLM.from_pretrained(lm_copy, dtype=torch.float32).eval()(inputs_embeds=embeddings).logits
+    torch.testing.assert_close(lm(embeddings, start_at_layer=0), expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_weights_as_a_training_script_writes_them(world, lm_copy, wrapper: str):
+    tensors = load_file(lm_copy / "model.safetensors")
+    (lm_copy / "model.safetensors").unlink()
+    prefixed = {f"module.{name}": tensor for name, tensor in tensors.items()}
+    torch.save({wrapper: prefixed, "step": 3}, lm_copy / "pytorch_model.bin")
+    lm, other = load_hooked_gptj(lm_copy), load_hooked_gptj(world.lm)
+    assert torch.equal(lm(residual(lm), start_at_layer=0), other(residual(lm), start_at_layer=0))
+    assert lm_sha256(lm_copy) == lm_sha256(world.lm)
+
+
+@pytest.mark.parametrize("name", hooked_gptj.ACTIVATIONS)
+@torch.no_grad()
+def test_activations_equal_hugging_faces(world, lm_copy, name: str):
+    edit_config(lm_copy, activation_function=name)
+    lm = load_hooked_gptj(lm_copy)
+    x = torch.linspace(-8, 8, 1001)
+    torch.testing.assert_close(lm.blocks[0].mlp.act_fn(x), ACT2FN[name](x), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"activation_function": "mish"}, "activation_function: found 'mish', expected one of gelu, .*gelu_new"),
+        ({"activation_function": None}, "activation_function: found None, expected one of"),
+        ({"activation_function": ["gelu"]}, r"TypeError unhashable type"),
+        ({"rotary_dim": None}, "rotary_dim: found None, expected a number from 1"),
+        ({"rotary_dim": 10}, "rotary_dim be even and no more than what is left for a head"),
+        ({"n_head": 5}, "n_head must divide n_embd"),
+        ({"n_embd": "32"}, "n_embd: found '32', expected a number"),
+        ({"n_positions": 10**12}, "n_positions: found 1000000000000, expected a number from 1 to"),
+        ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon: found -1.0"),
+        ({"n_layer": 2}, r"weights of 3 layers, but config.json says n_layer 2"),
+    ],
+)
+def test_a_config_that_describes_no_gptj(lm_copy, changed, message):
+    """Errors of other libraries, or memory without end, before."""
+    edit_config(lm_copy, **changed)
+    with pytest.raises(InputError, match=message) as caught:
+        load_hooked_gptj(lm_copy)
+    assert str(lm_copy) in str(caught.value)
+
+
+def test_a_tokenizer_that_breaks_in_use(lm_copy):
+    config = json.loads((lm_copy / "tokenizer_config.json").read_text())
+    (lm_copy / "tokenizer_config.json").write_text(json.dumps({**config, "model_max_length": "x"}))
+    with pytest.raises(InputError, match="the tokenizer cannot be read"):
+        load_hooked_gptj(lm_copy)

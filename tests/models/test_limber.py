@@ -12,7 +12,7 @@ from limber_interp.images import image_hash
 from limber_interp.models.limber import Limber, load
 from limber_interp.models.projection import load_projection
 from limber_interp.models.prompt import Prompt, Text
-from limber_interp.probes import logit_lens
+from limber_interp.probes import logit_lens, nearest_tokens
 
 
 @pytest.fixture(scope="module")
@@ -347,3 +347,49 @@ def test_a_language_model_is_loaded_once(world, tiny: Limber) -> None:
     assert other.lm_sha256 == tiny.lm_sha256
     assert other.encoder.name == "emoji_nfresnet"
     assert load(world.config("nfresnet")).lm is not tiny.lm
+
+
+@pytest.fixture
+def other_defaults():
+    """A notebook that computes in float64, and builds on another device."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def tensors_of(model: Limber) -> dict[str, torch.Tensor]:
+    buffers = dict(model.lm.named_buffers())  # the rotary tables are in no state dict
+    parts = (model.encoder.state_dict(), model.projection.state_dict(), model.lm.state_dict(), buffers)
+    return {f"{i}.{name}": tensor for i, part in enumerate(parts) for name, tensor in part.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"), [("clip", {}), ("nfresnet", {"projection": "none"}), ("beit", {}), ("clip", {"drawn": True})]
+)
+def test_torchs_default_dtype_changes_no_model(world, images, other_defaults, name, changed):
+    """Encoders were built in it, and drawn weights differed: the projection's own encoder was taken for another."""
+    config = load_config(world.config(name), projection=changed.get("projection"))
+    if "drawn" in changed:
+        config = config.model_copy(update={"pretrained_img_encoder": False, "projection": "none"})
+    found = load(config)
+    torch.set_default_dtype(torch.float32)
+    expected = load(config)
+    for name, tensor in tensors_of(expected).items():
+        assert tensors_of(found)[name].dtype == tensor.dtype, name
+        assert torch.equal(tensors_of(found)[name], tensor), name
+    soft_prompts, captions = expected.soft_prompt(images), expected.caption(images)
+    near = nearest_tokens(expected, images[0], controls="fast", n_draws=2).as_dict()["images"]
+    lens = logit_lens(expected, images[0], controls="fast", n_draws=2).as_dict()["images"]
+    torch.set_default_dtype(torch.float64)
+    assert torch.equal(found.soft_prompt(images), soft_prompts)
+    assert found.caption(images) == captions
+    assert nearest_tokens(found, images[0], controls="fast", n_draws=2).as_dict()["images"] == near
+    assert logit_lens(found, images[0], controls="fast", n_draws=2).as_dict()["images"] == lens
+    assert torch.get_default_dtype() == torch.float64  # the notebook's own stays
+
+
+def test_torchs_default_device_changes_no_model(world, tiny):
+    with torch.device("meta"):
+        found = load(world.config("clip"), device="cpu")
+    assert {tensor.device.type for tensor in tensors_of(found).values()} == {"cpu"}
+    assert found.encoder.sha256 == tiny.encoder.sha256

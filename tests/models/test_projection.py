@@ -177,3 +177,36 @@ def test_the_manifest_travels_as_json_metadata(tmp_path):
     header = json.loads((tmp_path / "p.safetensors").read_bytes()[8 : 8 + header_size])
     assert json.loads(header["__metadata__"]["manifest"])["a"] == [1]
     assert load_file(tmp_path / "p.safetensors").keys() == {"weight", "bias"}
+
+
+@pytest.mark.parametrize("wrapped", [{"state_dict": ...}, {"model": ..., "epoch": 3}])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_as_a_training_script_writes_it(tmp_path, linear, wrapped, prefix):
+    state = {f"{prefix}{name}": tensor for name, tensor in linear.state_dict().items()}
+    torch.save({key: state if value is ... else value for key, value in wrapped.items()}, tmp_path / "proj.ckpt")
+    found = load_projection(tmp_path / "proj.ckpt", D_ENCODER, D_MODEL)
+    assert torch.equal(found.linear.weight, linear.weight)
+    assert torch.equal(found.linear.bias, linear.bias)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"hashes": {"lm": 3}}, "has 3 under hashes.lm, expected a text or null"),
+        ({"source": {"published": ["x"]}}, r"has \['x'\] under source.published"),
+        ({"shapes": {"d_model": "3"}}, "has '3' under shapes.d_model, expected a number or null"),
+    ],
+)
+def test_a_manifest_with_values_of_other_types(tmp_path, linear, manifest, message):
+    """They were raised over once the projection was held against an encoder."""
+    save_file(linear.state_dict(), tmp_path / "p.safetensors", {"manifest": json.dumps(manifest)})
+    with pytest.raises(InputError, match=f"p.safetensors: its manifest {message}"):
+        load_projection(tmp_path / "p.safetensors", D_ENCODER, D_MODEL)
+
+
+def test_whole_numbers_are_no_projection(tmp_path, linear):
+    save_file(
+        {name: tensor.to(torch.int32) for name, tensor in linear.state_dict().items()}, tmp_path / "p.safetensors"
+    )
+    with pytest.raises(InputError, match="tensor '(weight|bias)': found int32, expected floats"):
+        load_projection(tmp_path / "p.safetensors", D_ENCODER, D_MODEL)

@@ -1,14 +1,26 @@
+import io
 import json
 import os
-from dataclasses import dataclass
+import zipfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from jaxtyping import Float, Int
 
 from limber_interp.errors import InputError
-from limber_interp.records import Manifest, Record, check_writable, make_folder, write_atomically
+from limber_interp.records import (
+    ImageTokens,
+    Manifest,
+    NearestTokens,
+    Record,
+    base,
+    check_writable,
+    make_folder,
+    write_atomically,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +36,12 @@ class Reading(Record):
 @dataclass(frozen=True)
 class OtherReading(Record):
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shaped(Record):
+    token_ids: Int[np.ndarray, "pos k"]
+    scores: Float[np.ndarray, "pos k"]
 
 
 @pytest.fixture
@@ -111,6 +129,95 @@ def test_loading_what_is_no_record(tmp_path, reading):
     (tmp_path / "torn.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"torn\.npz: not a record"):
         Record.load(tmp_path / "torn.npz")
+
+
+def rewritten(path: Path, edit) -> Path:
+    """The record with its JSON text edited."""
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["record"] = np.array(edit(str(arrays["record"])))
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("found", "instead", "said"),
+    [
+        ('" dog"', "3", r"Reading\.tokens\.0\.0: Input should be a valid string"),
+        (
+            '"grid": {"$tuple": [1, 2]}',
+            '"grid": {"$tuple": [1, 2, 3]}',
+            r"Reading\.grid\S*: Tuple should have at most 2",
+        ),
+        ('"scores": {"$array": "array_0"}', '"scores": 3', r"Reading\.scores: Input should be an instance of ndarray"),
+        ('"$record": "Manifest"', '"$record": "Nobody"', "KeyError 'Nobody'"),
+        ('"dtype"', '"type"', "TypeError"),
+        ('"$array": "array_0"', '"$array": "array_9"', "KeyError 'array_9'"),
+    ],
+)
+def test_a_record_with_a_field_that_is_none(tmp_path, reading, found, instead, said):
+    """They were loaded, and broke whatever used them later."""
+    reading.save(tmp_path / "reading.npz")
+
+    def edit(text: str) -> str:
+        assert text.count(found) == 1
+        return text.replace(found, instead)
+
+    with pytest.raises(InputError, match=rf"reading\.npz: not a record of limber_interp: .*{said}"):
+        Record.load(rewritten(tmp_path / "reading.npz", edit))
+
+
+def test_a_dimension_has_one_size_in_a_record(tmp_path):
+    Shaped(np.zeros((3, 2), int), np.zeros((3, 2))).save(tmp_path / "whole.npz")
+    assert Record.load(tmp_path / "whole.npz").scores.shape == (3, 2)
+    for ids, scores in ((np.zeros((3, 2), int), np.zeros((3, 1))), (np.zeros((3, 2)), np.zeros((3, 2)))):
+        Shaped(ids, scores).save(tmp_path / "shaped.npz")
+        with pytest.raises(InputError, match=r"Shaped\.(token_ids|scores): Input should be an instance of (Int|Float)"):
+            Record.load(tmp_path / "shaped.npz")
+
+
+def test_a_token_without_a_text(tmp_path):
+    image = ImageTokens("a.png", None, np.array([[0, 1]]), np.zeros((1, 2)), np.zeros(1))
+    manifest = Manifest({}, {}, "float32", "cpu", 0, {})
+    record = NearestTokens("cosine", "W_E", 2, (image,), {"0": " a", "1": " b"}, {}, manifest)
+    record.save(tmp_path / "whole.npz")
+    assert NearestTokens.load(tmp_path / "whole.npz").text(1) == " b"
+    replace(record, tokens={"0": " a"}).save(tmp_path / "record.npz")
+    with pytest.raises(InputError, match=r"record\.npz: not a record of limber_interp: a\.png: token 1 has no text"):
+        Record.load(tmp_path / "record.npz")
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return stream.getvalue()
+
+
+def test_an_array_that_says_it_is_larger_than_its_file(tmp_path):
+    """numpy would ask for the memory first."""
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("a.npy", header((10**13,)) + bytes(80))
+    with pytest.raises(InputError, match=r"x\.npz: .*a\.npy: shape \(10000000000000,\) of float64 is not what its 208"):
+        Record.load(tmp_path / "x.npz")
+
+
+def test_an_archive_that_was_made_to_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "BOMB_BYTES", 2**20)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", header((2**18,)) + bytes(2**21))
+    with pytest.raises(InputError, match=r"x\.npz: .*: it would unpack to 0\.0 GiB, as no record does"):
+        Record.load(tmp_path / "x.npz")
+
+
+def test_a_text_of_what_is_no_character(tmp_path, reading):
+    """numpy makes a str of any numbers, and whatever writes it later fails."""
+    reading.save(tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["array_1"] = np.frombuffer(np.array([0x110000] * 9, np.uint32).tobytes(), "<U9")
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=r"x\.npz: not a record of limber_interp: array_1: holds what is no text"):
+        Record.load(tmp_path / "x.npz")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

@@ -329,3 +329,31 @@ def test_a_disk_that_fills_up(tiny: Limber, captioned: Path, tmp_path: Path, con
     assert [path.name for path in checkpoints.folder.iterdir()] == ["step-00000003"]
     run = train(config, encodings, tmp_path / "out", resume=True)
     np.testing.assert_array_equal(run.losses, whole.losses)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {},
+        {"files": ["a"]},
+        {"files": {"a": "1"}},
+        {"files": {"../outside": 1}},
+        {"state": []},
+        {"ranks": "1"},
+        {"ranks": 0},
+        {"step": 4},
+        {"step": None},
+    ],
+)
+def test_contents_that_are_none_make_no_checkpoint(tmp_path: Path, edit: dict) -> None:
+    """They were raised over, or taken: a step that is another than the folder's name says."""
+    folder = tmp_path / "step-00000003"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    contents = {"step": 3, "ranks": 1, "state": {"seed": 0}, "files": {"a": 1}}
+    (folder / CONTENTS).write_text(json.dumps(contents))
+    newest = Checkpoints(tmp_path).newest()
+    assert newest is not None
+    assert (newest.step, newest.state) == (3, {"seed": 0, "ranks": 1})
+    (folder / CONTENTS).write_text(json.dumps({**contents, **edit} if edit else [contents]))
+    assert Checkpoints(tmp_path).newest() is None

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from limber_interp.errors import InputError
+from limber_interp.errors import InputError, reading
 from limber_interp.records import make_folder, write_atomically
 
 FILE = "results.jsonl"
@@ -33,6 +33,13 @@ class Said:
     @property
     def place(self) -> tuple[str, str, int]:
         return self.entry, self.task, self.index
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every field holds what it is declared with; a file may say anything."""
+        return all(isinstance(part, str) for part in (self.entry, self.task, self.key, self.text)) and (
+            type(self.index) is int
+        )
 
 
 class Results:
@@ -95,14 +102,16 @@ class Results:
     def _read(self, path: Path) -> None:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]  # an interruption may have torn the last line
-        try:
+        with reading(path, "not results of a comparison", "name another folder"):
             rows = [json.loads(line) for line in whole.splitlines()]
-            if rows:
-                self._check(path, rows[0])
-            for said in (Said(**row) for row in rows[1:]):
-                self._said[said.place] = said
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: not results of a comparison: {error}; name another folder") from error
+            said = [Said(**row) for row in rows[1:]]
+            if not all(one.is_plain for one in said):
+                raise TypeError("a line does not say which entry said what")
+        if rows:
+            self._check(path, rows[0])
+        if strangers := {one.entry for one in said} - set(self._settings["entries"]):
+            raise InputError(f"{path}: results of {min(strangers)!r}, which is no entry of it; name another folder")
+        self._said.update({one.place: one for one in said})
 
     def _check(self, path: Path, found: Any) -> None:
         found = found if isinstance(found, dict) else {}

@@ -1,7 +1,6 @@
 """The two towers of a CLIP with their tokenizer, from open_clip or from a folder."""
 
 import json
-import pickle
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,29 +9,17 @@ from typing import Any, NamedTuple
 
 import open_clip
 import torch
-from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Int
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
-from limber_interp.errors import InputError, nearest
+from limber_interp.devices import building
+from limber_interp.errors import InputError, nearest, reading
 from limber_interp.evaluation.spelling import spelt
 from limber_interp.threads import drawing
 from limber_interp.weights import read_json
 
-# What open_clip raises on weights that are not there, not weights, or of another architecture
-UNREADABLE = (
-    AssertionError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    pickle.UnpicklingError,
-    SafetensorError,
-    HfHubHTTPError,
-)
-
-
+LARGEST = 10**10  # parameters of a CLIP
 PUNCTUATION = string.punctuation + "…–—“”„«»¿¡"
 
 
@@ -67,11 +54,13 @@ def known_clip(architecture: str, pretrained: str | Path) -> Clip:
 def clip_of_folder(folder: Path) -> Clip:
     """A CLIP that lies in a folder: see `ClipScorer.of_folder`."""
     config = read_json(folder / "open_clip_config.json")
-    if "text_cfg" not in config.get("model_cfg", {}):
+    model_cfg = config.get("model_cfg")
+    if not (isinstance(model_cfg, dict) and isinstance(model_cfg.get("text_cfg"), dict)):
         raise InputError(f"{folder / 'open_clip_config.json'}: no text tower in it (key model_cfg.text_cfg)")
-    text_cfg = config["model_cfg"]["text_cfg"]
+    text_cfg = model_cfg["text_cfg"]
     if "hf_model_name" in text_cfg:
         raise InputError(f"CLIP {folder}: the architecture of its text tower would be downloaded; choose another CLIP")
+    _check_size(folder)
     clip = _load(f"local-dir:{folder}")
     vocabulary = folder / "vocabulary.json"
     if vocabulary.exists():
@@ -118,24 +107,31 @@ def _words(text: str) -> list[str]:
 
 
 def _word_tokenizer(vocabulary: Path, text_cfg: Mapping[str, Any]) -> WordTokenizer:
-    try:
+    with reading(vocabulary, "cannot be read as JSON"):
         words = json.loads(vocabulary.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{vocabulary}: cannot be read as JSON: {error}") from error
-    if not (
-        isinstance(words, list) and len(words) == text_cfg["vocab_size"] and all(isinstance(w, str) for w in words)
-    ):
-        raise InputError(f"{vocabulary}: expected a list of {text_cfg['vocab_size']} words, as the text tower has")
-    return WordTokenizer(words, text_cfg["context_length"])
+    size, context = (text_cfg.get(key) for key in ("vocab_size", "context_length"))
+    if type(context) is not int or context < 1:
+        raise InputError(f"{vocabulary.parent}: context_length of the text tower: found {context!r}, expected a number")
+    if not (isinstance(words, list) and len(words) == size and all(isinstance(word, str) for word in words)):
+        raise InputError(f"{vocabulary}: expected a list of {size} words, as the text tower has")
+    if len(words) < 2:
+        raise InputError(f"{vocabulary}: expected words, the first to pad texts and the last to end them")
+    return WordTokenizer(words, context)
+
+
+def _check_size(folder: Path) -> None:
+    """Make the model without memory, so that a description of something enormous is refused before it is allocated."""
+    with reading(folder / "open_clip_config.json", "describes no CLIP that can be built"):
+        with torch.random.fork_rng(devices=[]), building("meta"):
+            model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
+        if (size := sum(parameter.numel() for parameter in model.parameters())) > LARGEST:
+            raise ValueError(f"{size:,} parameters, more than any CLIP has")
 
 
 def _load(name: str, pretrained: str | None = None) -> Clip:
-    try:
-        with drawing():  # it draws weights before it reads them
+    weights = f" from {pretrained}" if pretrained else ""
+    with reading(f"CLIP {name}", f"its weights cannot be had{weights}"):
+        with building(), drawing():  # it draws weights before it reads them
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained)
         tokenizer = open_clip.get_tokenizer(name)
-    except UNREADABLE as error:
-        weights = f" from {pretrained}" if pretrained else ""
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"CLIP {name}: its weights cannot be had{weights}: {reason}") from error
     return Clip(model.eval().requires_grad_(False), preprocess, tokenizer)

@@ -144,7 +144,9 @@ class ClipScorer:
             part = images[start : start + batch_size]
             if not isinstance(part, Tensor):
                 part = torch.stack([self._clip.preprocess(load_image(image)) for image in part])
-            found.append(self._clip.model.encode_image(part.to(self._device), normalize=True).float().cpu())
+            found.append(
+                self._clip.model.encode_image(part.to(self._device, torch.float32), normalize=True).float().cpu()
+            )
         return torch.cat(found)
 
     @torch.no_grad()

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from limber_interp.config import LimberConfig
+from limber_interp.devices import building
 from limber_interp.errors import InputError, nearest
 from limber_interp.models.encoders.base import Encoder
 from limber_interp.models.encoders.beit import Beit
@@ -45,15 +46,18 @@ def load_encoder(config: LimberConfig, device: str | torch.device = "cpu") -> En
         InputError: unknown name, missing or truncated weights, a tensor of the wrong shape, or an `image_size` other
             than the architecture's.
     """
+    return _load(config, "cpu").to(device)
+
+
+def _load(config: LimberConfig, device: str) -> Encoder:
     families = [family for family in FAMILIES if config.encoder_name in family.NAMES]
     if not families:
         raise InputError(
             f"unknown encoder {config.encoder_name!r}; nearest: {nearest(config.encoder_name, encoder_names())}"
         )
     weights = check_weights_are_there(config)
-    with drawing(config.seed):
-        encoder = families[0].load(config, weights)
-    return encoder.to(device)
+    with building(device), drawing(config.seed):
+        return families[0].load(config, weights)
 
 
 def check_weights_are_there(config: LimberConfig) -> Path | None:
@@ -74,5 +78,4 @@ def blank_encoder(config: LimberConfig) -> Encoder:
     Raises:
         InputError: as `load_encoder`, as far as no weights are read.
     """
-    with torch.device("meta"):
-        return load_encoder(config.model_copy(update={"pretrained_img_encoder": False}), "meta")
+    return _load(config.model_copy(update={"pretrained_img_encoder": False}), "meta")

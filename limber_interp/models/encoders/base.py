@@ -1,7 +1,7 @@
 """What all image encoders share: how an image becomes pixels, what is known about the output, and the hash."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -15,12 +15,18 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
-from limber_interp.errors import InputError
+from limber_interp.devices import building
+from limber_interp.errors import InputError, reading
 from limber_interp.images import ImageSource, load_image
 from limber_interp.models.encoders.preprocessing import transform_of, without_normalisation
 from limber_interp.weights import read_json, tensors_sha256
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
+
+LARGEST = 10**10  # parameters
+SLACK = 10**7  # of a part that a tower is made with and its file has not, such as a head
+DEEPEST = 10_000  # layers and the like: the largest number that a description holds
 
 
 class Encoder(nn.Module, ABC):
@@ -100,7 +106,42 @@ def describe(name: str, folder: Path | None, file: str, keys: tuple[str, ...]) -
     described = read_json(folder / file)
     if missing := [key for key in keys if key not in described]:
         raise InputError(f"{folder / file}: key {missing[0]!r} is missing")
+    if (found := max(_numbers(described), default=0)) > DEEPEST:
+        raise InputError(f"{folder / file}: found the number {found:.3g}, which is no encoder's; mend the file")
     return described
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """All numbers in a JSON value, as their sizes."""
+    if isinstance(value, int | float):
+        yield abs(value)
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+
+
+def built(description: Path | None, make: Callable[[], M], stored: Mapping[str, Tensor] | None = None) -> M:
+    """An encoder's tower, made by the description that lies beside its weights.
+
+    It is made once without memory before, so that what is larger than any encoder, or than the tensors that it would be
+    given, is refused while it costs nothing.
+
+    Args:
+        description: the file. None: the architecture is a known one.
+        stored: the tensors for it, where they have been read.
+
+    Raises:
+        InputError: the library makes nothing of the description, or something too large.
+    """
+    if description is None:
+        return make()
+    with reading(description, "describes no encoder that can be built"):
+        with torch.random.fork_rng(devices=[]), building("meta"):
+            size = sum(parameter.numel() for parameter in make().parameters())
+        known = LARGEST if stored is None else 10 * sum(tensor.numel() for tensor in stored.values()) + SLACK
+        if size > min(known, LARGEST):
+            raise ValueError(f"{size:,} parameters, more than its weights have or than any encoder")
+        return make()
 
 
 def from_hub(name: str, fetch: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """BEiTs: the two large ones that LIMBER uses, and small ones in folders of the Hugging Face kind."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +12,8 @@ from torch import Tensor
 from transformers import BeitConfig, BeitModel
 
 from limber_interp.config import LimberConfig
-from limber_interp.errors import InputError
-from limber_interp.models.encoders.base import Encoder, describe, from_hub
+from limber_interp.errors import InputError, reading
+from limber_interp.models.encoders.base import Encoder, built, describe, from_hub
 from limber_interp.models.encoders.beit_processor import PROCESSOR_FILE, beit_preprocessing
 from limber_interp.weights import read_json, read_tensors
 
@@ -51,16 +52,24 @@ class Beit(Encoder):
                 of_the_hub = from_hub(name, partial(hf_hub_download, name, PROCESSOR_FILE))
                 processor = {**processor, **read_json(Path(of_the_hub))}
         else:
-            architecture = BeitConfig(**describe(name, weights, "config.json", ("image_size", "patch_size")))
+            described = describe(name, weights, "config.json", ("image_size", "patch_size"))
+            with reading(f"{weights}/config.json", "describes no BEiT"):
+                architecture = BeitConfig(**described)
+                if not all(type(described[key]) is int and described[key] > 0 for key in ("image_size", "patch_size")):
+                    raise ValueError("image_size and patch_size: expected whole numbers of pixels")
             processor = describe(name, weights, PROCESSOR_FILE, ())
         source = f"{name if weights is None else weights}/{PROCESSOR_FILE}"
         preprocessing = beit_preprocessing(processor, architecture.image_size, source)
-        if config.pretrained_img_encoder:
-            if weights is not None:
-                read_tensors(weights)  # so that a broken file is named as such
-            tower = from_hub(name, partial(_pretrained_beit, weights or name, architecture))
+        description = None if weights is None else weights / "config.json"
+        if config.pretrained_img_encoder and weights is not None:
+            stored = read_tensors(weights)
+            tower = built(description, partial(BeitModel, architecture, add_pooling_layer=False), stored)
+            with reading(weights, "its weights are not those of a BEiT"):
+                tower = _pretrained_beit(weights, architecture, stored)
+        elif config.pretrained_img_encoder:
+            tower = from_hub(name, partial(_pretrained_beit, name, architecture))
         else:
-            tower = BeitModel(architecture, add_pooling_layer=False)
+            tower = built(description, partial(BeitModel, architecture, add_pooling_layer=False))
         rows = architecture.image_size // architecture.patch_size
         return cls(config, tower, architecture.image_size, architecture.hidden_size, (rows, rows), preprocessing)
 
@@ -68,11 +77,15 @@ class Beit(Encoder):
         return self.tower(pixels).last_hidden_state[:, 1:]
 
 
-def _pretrained_beit(source: str | Path, architecture: BeitConfig) -> BeitModel:
+def _pretrained_beit(
+    source: str | Path, architecture: BeitConfig, stored: Mapping[str, Tensor] | None = None
+) -> BeitModel:
+    """A BEiT with the tensors given, or else with those that `source` is the hub's name of."""
     # Through transformers, which knows the names that older versions gave to the tensors
     tower, info = BeitModel.from_pretrained(
-        source,
+        source if stored is None else None,
         config=architecture,
+        state_dict=stored,
         add_pooling_layer=False,
         dtype=torch.float32,
         output_loading_info=True,

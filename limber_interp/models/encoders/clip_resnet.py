@@ -1,5 +1,6 @@
 """CLIP ResNets: RN50x16 (LIMBER's), RN50x4, and small ones described beside their weights."""
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from limber_interp.config import LimberConfig
-from limber_interp.models.encoders.base import Encoder, describe
+from limber_interp.errors import reading
+from limber_interp.models.encoders.base import Encoder, built, describe
 from limber_interp.models.encoders.clip import DESCRIPTION, clip_preprocessing, load_visual
 
 
@@ -40,15 +42,20 @@ class ClipResNet(Encoder):
         else:
             described = describe(name, weights, DESCRIPTION, ("model_cfg",))
             model_cfg = described["model_cfg"]
-        vision = model_cfg["vision_cfg"]
-        width = 32 * vision["width"]  # three doublings after the first stage, and a bottleneck's expansion by 4
-        heads = width // vision.get("head_width", 64)
-        tower = ModifiedResNet(vision["layers"], model_cfg["embed_dim"], heads, vision["image_size"], vision["width"])
+        description = None if name in cls.ARCHITECTURES else Path(f"{weights}/{DESCRIPTION}")
+        with reading(description or name, "describes no CLIP ResNet"):
+            vision, d_embed = model_cfg["vision_cfg"], model_cfg["embed_dim"]
+            layers, size, first = (vision[key] for key in ("layers", "image_size", "width"))
+            width = 32 * first  # three doublings after the first stage, and a bottleneck's expansion by 4
+            heads = width // vision.get("head_width", 64)
+            if not all(type(number) is int and number > 0 for number in (*layers, size, first, d_embed, heads)):
+                raise ValueError("layers, image_size, width, head_width and embed_dim: expected whole numbers")
+        tower = built(description, partial(ModifiedResNet, layers, d_embed, heads, size, first))
         tower.attnpool = nn.Identity()
         if config.pretrained_img_encoder:
             load_visual(tower, config, cls.ARCHITECTURES.get(name, ""), weights, unused=("attnpool.",))
-        rows = vision["image_size"] // 32
-        return cls(config, tower, vision["image_size"], width, (rows, rows), clip_preprocessing(weights))
+        rows = size // 32
+        return cls(config, tower, size, width, (rows, rows), clip_preprocessing(weights))
 
     def forward(self, pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch image_pos d_encoder"]:
         return rearrange(self.tower(pixels), "b d h w -> b (h w) d")

@@ -36,7 +36,10 @@ def transform_of(preprocessing: Mapping[str, Any], size: int) -> transforms.Comp
             steps.append(transforms.CenterCrop(size))
         case "center, rounded down":
             steps.append(_Crop(size))
-    steps.append(_Rescale(preprocessing["rescale"]) if "rescale" in preprocessing else transforms.ToTensor())
+    if "rescale" in preprocessing:
+        steps.append(_Rescale(preprocessing["rescale"]))
+    else:  # not ToTensor(), which gives numbers in torch's default dtype
+        steps += [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float32)]
     steps.append(transforms.Normalize(preprocessing["mean"], preprocessing["std"]))
     return transforms.Compose(steps)
 
@@ -45,7 +48,8 @@ def without_normalisation(
     pixels: Float[Tensor, "3 height width"], preprocessing: Mapping[str, Any]
 ) -> Float[Tensor, "3 height width"]:
     """Preprocessed pixels, in [0, 1]."""
-    mean, std = (torch.tensor(preprocessing[key]).view(3, 1, 1) for key in ("mean", "std"))
+    numbers = (torch.tensor(preprocessing[key], dtype=torch.float32, device="cpu") for key in ("mean", "std"))
+    mean, std = (number.view(3, 1, 1) for number in numbers)
     values = pixels.detach().cpu().float() * std + mean
     return (values / (255 * preprocessing["rescale"]) if "rescale" in preprocessing else values).clamp(0, 1)
 
