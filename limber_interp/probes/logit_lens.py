@@ -88,7 +88,7 @@ def logit_lens(
             model with folded LayerNorm, numbers that are not finite (where they became so is said), no other image for
             `full`.
     """
-    lens = UnembeddingLens(model.lm, model.vocabulary.n_used)
+    lens = UnembeddingLens(model.lm, model.vocabulary.rows)
     check_k(k, lens)
     if n_draws < 1:
         raise InputError(f"n_draws = {n_draws}: draw at least 1")

@@ -81,8 +81,8 @@ def nearest_tokens(
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
     check_at_least_one(batch_size=batch_size)
     names = controls_of(controls)
-    n_used = model.vocabulary.n_used
-    lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, n_used)
+    used = model.vocabulary.rows
+    lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, used)
     check_k(k, lens)
     probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, Substitutes(model, seed), n_draws)
 
@@ -99,7 +99,7 @@ def nearest_tokens(
 
     results = tuple(item.result for item in found)
     ids = sorted({int(id) for result in results for id in np.unique(result.token_ids)})
-    lengths = torch.cat([block.float().norm(dim=-1) for block in model.lm.W_E[:n_used].split(4096)])
+    lengths = torch.cat([block.float().norm(dim=-1) for block in used.pick(model.lm.W_E).split(4096)])
     pictures = distinct([result.image for result in results])
     return NearestTokens(
         metric=metric,

@@ -27,7 +27,7 @@ def matched_words(strings: Sequence[str], target: int, n: int = N_WORDS) -> list
     word for something else in the image counts against the target.
 
     Args:
-        strings: the text of every used token.
+        strings: the text of every token by its id, "" of those that stand for none.
     """
     words = [id for id, text in enumerate(strings) if id != target and A_WORD.fullmatch(text)]
     return sorted(sorted(words, key=lambda id: abs(id - target))[:n])
@@ -68,7 +68,7 @@ class Watch:
         """
         words = tuple(dict.fromkeys(targets))
         wanted = [vocabulary.id_of(word, first_token) for word in words]
-        strings = vocabulary.strings(range(vocabulary.n_used)) if words else []
+        strings = vocabulary.texts if words else []
         matched = [matched_words(strings, id) for id in wanted]
         union = sorted(set().union(*matched))
         populations = tuple(np.searchsorted(union, np.array(ids, dtype=np.int64)) + len(words) for ids in matched)

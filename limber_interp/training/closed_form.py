@@ -212,7 +212,7 @@ class _Targets:
     def __init__(self, model: Limber, captions: Sequence[Sequence[str]]) -> None:
         encode = model.vocabulary.encode
         self.ids = [np.unique([id for caption in told for id in encode(caption)]) for told in captions]
-        self.rows = model.lm.W_E[: model.vocabulary.n_used].detach().cpu().double()
+        self.rows = model.lm.W_E[: model.vocabulary.rows.stop].detach().cpu().double()
         images_with = np.bincount(np.concatenate(self.ids), minlength=len(self.rows))
         self.idf = np.log(len(captions) / np.maximum(images_with, 1))
         self.told = np.array([self.idf[ids].sum() > 0 for ids in self.ids])
