@@ -73,7 +73,8 @@ class TextRows:
         """
         if self.whole:
             return ids
-        places = torch.where(ids < self.stop, self._tensors(ids.device)[1][ids.clamp(0, self.stop - 1)], -1)
+        inside = (ids >= 0) & (ids < self.stop)
+        places = torch.where(inside, self._tensors(ids.device)[1][ids.clamp(0, self.stop - 1)], -1)
         if (places < 0).any():
             raise InputError(f"token {int(ids[places < 0][0])} stands for no text in this vocabulary")
         return places
