@@ -127,9 +127,10 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt until the end-of-text token (left out of the result) or `max_new_tokens`.
 
-    No token outside of `rows` is ever chosen. Each row of the batch draws from a generator of its own, seeded by `seed`,
-    `sample` and what its prompt says: different prompts draw different numbers, and a prompt is continued the same way
-    whatever it is batched with. Hooks that stand on the model see whole prompts, as in a forward pass of their own.
+    No token outside of `rows` is ever chosen. Each row of the batch draws from a generator of its own, seeded by
+    `seed`, `sample` and what its prompt says: different prompts draw different numbers, and a prompt is continued the
+    same way whatever it is batched with. Hooks that stand on the model see whole prompts, as in a forward pass of their
+    own.
 
     Args:
         residual: embeddings, padded on the left.

@@ -7,6 +7,7 @@ from functools import cached_property
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedTokenizerBase
 
+from limber_interp.arguments import several
 from limber_interp.errors import InputError
 from limber_interp.text_rows import TextRows, text_rows
 
@@ -44,9 +45,9 @@ class Vocabulary:
         """The text of each token."""
         return [self.decode(id) for id in ids]
 
-    def containing(self, texts: Iterable[str]) -> frozenset[int]:
-        """Tokens that hold any of the texts."""
-        texts = tuple(texts)
+    def containing(self, texts: str | Iterable[str]) -> frozenset[int]:
+        """Tokens that hold any of the texts; a string is one."""
+        texts = several(texts)
         return frozenset(id for id in self.rows.ids.tolist() if any(part in self.texts[id] for part in texts))
 
     @cached_property

@@ -192,8 +192,8 @@ def read(
     """The k best tokens of each hidden state, and the ranks of the watched ones, in blocks of positions.
 
     Raises:
-        InputError: k is not between 1 and the number of used tokens, a watched token is none of these, or scores are not
-            finite.
+        InputError: k is not between 1 and the number of used tokens, a watched token is none of these, or scores are
+            not finite.
     """
     check_k(k, lens)
     followed = None if watched is None else lens.tokens.places(watched)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limber_interp.arguments import Numbers, integers
 from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import ImageSource, distinct, each
 from limber_interp.layout import Positions
@@ -40,8 +41,8 @@ def logit_lens(
     images_or_prompt: ImageSource | Iterable[ImageSource] | Prompt,
     k: int = 5,
     positions: Positions = "image",
-    layers: Sequence[int] | None = None,
-    targets: Sequence[str] = (),
+    layers: int | Sequence[int] | Numbers | None = None,
+    targets: str | Sequence[str] = (),
     controls: str | bool = "full",
     seed: int = 0,
     *,
@@ -129,7 +130,7 @@ def logit_lens(
     return replace(record, tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)))
 
 
-def chosen_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+def chosen_layers(layers: int | Sequence[int] | Numbers | None, n_layers: int) -> tuple[int, ...]:
     """Layers as counted from 0, each once and in their order; None: all.
 
     Raises:
@@ -137,6 +138,7 @@ def chosen_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...
     """
     if layers is None:
         return tuple(range(n_layers + 1))
+    layers = integers(layers, "layers")
     for layer in layers:
         if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(f"layer {layer}: the language model has 0 (the input) to {n_layers}")

@@ -37,7 +37,7 @@ def nearest_tokens(
     k: int = 5,
     metric: str = "cosine",
     matrix: str = "W_E",
-    targets: Sequence[str] = (),
+    targets: str | Sequence[str] = (),
     controls: str | bool = "full",
     seed: int = 0,
     *,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from limber_interp.arguments import several
 from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.records import Target
 
@@ -57,16 +58,17 @@ class Watch:
     tokens: tuple[str, ...]
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, targets: Sequence[str], first_token: bool = False) -> "Watch":
+    def of(cls, vocabulary: Vocabulary, targets: str | Sequence[str], first_token: bool = False) -> "Watch":
         """Look the targets up.
 
         Args:
+            targets: words; a string is one.
             first_token: take the first token of a target that has several.
 
         Raises:
             InputError: a target is not a single token, and `first_token` is not set; or it is empty.
         """
-        words = tuple(dict.fromkeys(targets))
+        words = tuple(dict.fromkeys(several(targets)))
         wanted = [vocabulary.id_of(word, first_token) for word in words]
         strings = vocabulary.texts if words else []
         matched = [matched_words(strings, id) for id in wanted]

@@ -89,6 +89,8 @@ def fit(
     check_at_least_one(block_size=block_size)
     if len(captions) != encodings.shape[0]:
         raise InputError(f"closed form: found {len(captions)} images with captions and {encodings.shape[0]} encodings")
+    if of_one := [i for i, told in enumerate(captions) if isinstance(told, str)]:
+        raise InputError(f"closed form: image {of_one[0]} has one text for its captions, expected a list of them")
     count, d_encoder = encodings.shape[0] * encodings.shape[1], encodings.shape[2]
     if method == "least-squares" and count <= d_encoder:
         raise InputError(

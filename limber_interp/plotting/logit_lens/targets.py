@@ -184,6 +184,7 @@ def _rows(record: LogitLens, layers: Sequence[int] | None) -> list[int]:
     n_layers = len(record.layers)
     if layers is None:
         return np.unique(np.linspace(0, n_layers - 1, min(PANELS, n_layers)).round().astype(int)).tolist()
+    layers = list(layers)  # an array, perhaps, of which Python asks whether it is true
     if not layers:
         raise InputError("no layer to draw: name at least one, or none for about six of the record's")
     for layer in layers:
