@@ -27,7 +27,7 @@ from limber_interp.plotting.logit_lens.parts import (
     square,
 )
 from limber_interp.plotting.style import COLOURS, GREY, INK, blank, chosen, drawable, inscribe, write
-from limber_interp.records import ImageLens, LensTarget, LogitLens
+from limber_interp.records import ImageLens, LensTarget, LogitLens, least_p_told
 
 PANELS = 6  # layers that `patches` draws where none are asked for
 COLUMNS = 3
@@ -129,7 +129,8 @@ def ranks(record: LogitLens, path: str | Path, target: str, image: int = 0) -> N
         )
         text += "95 % quantile. "
     if tested:
-        text += "p-values of the highest log-probability over positions; one of many layers is small by chance. "
+        text += "p-values of the highest log-probability over positions; one of many layers is small by chance; "
+        text += f"{least_p_told(followed.n_words, followed.n_images)}. "
     inscribe(sheet, Path(item.image).name, text + described(item))
     write(sheet, path)
 
