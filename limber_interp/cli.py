@@ -219,8 +219,9 @@ class ProbeOptions(CommonOptions):
         from limber_interp.folders import in_folders
 
         yield from super().inputs()
-        for folder in filter(os.path.isdir, self.others):
-            yield from (NamedPath("--others", path) for path in in_folders([folder]))
+        for folder in self.others:
+            if Path(folder).is_dir():
+                yield from (NamedPath("--others", path) for path in in_folders([folder]))
 
     def opened_others(self, controls: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
         """The other images that open, those of folders among them, and a line on each that does not; None: none named.
