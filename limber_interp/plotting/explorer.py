@@ -96,7 +96,7 @@ def _target(target: LensTarget, ids: np.ndarray) -> dict[str, Any]:
         "ranks": packed(target.ranks),
         "logprobs": packed(target.logprobs),
         "p": [
-            {"values": packed(p), "against": f"{n} {others} (at least {1 / (n + 1):.3g} with so many)"}
+            {"values": packed(p), "against": f"{n} {others}", "least": f"{1 / (n + 1):.2g}"}
             for p, n, others in against
             if p is not None
         ],
