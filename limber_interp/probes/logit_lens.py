@@ -107,7 +107,7 @@ def logit_lens(
         if not found:
             raise InputError("no image given")
         if "other_images" in names:
-            beside = Spare.beside(len(found), named)
+            beside = Spare.beside([item.sha256 for item in found], named)
             spare = list(probe.over(beside.sources, prompt, (), 0))
             mean_prompt = probe.of_mean_prompt(prompt, beside.counted(len(found)))
             manifest = beside.noted_in(manifest, [item.sha256 for item in found], [item.sha256 for item in spare])

@@ -87,7 +87,7 @@ def nearest_tokens(
         raise InputError("no image given")
     manifest = model.manifest(seed=seed)
     if "other_images" in names:
-        beside = Spare.beside(len(found), named)
+        beside = Spare.beside([item.sha256 for item in found], named)
         probe = replace(probe, controls=())
         spare = list(probe.over(beside.sources, batch_size, 0))
         mean_prompt = probe.of_mean_prompt(beside.counted(len(found)))

@@ -5,7 +5,7 @@ then a small p-value is no finding about the target.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,11 +40,18 @@ class Spare:
     kind: str
 
     @classmethod
-    def beside(cls, n_given: int, others: tuple[ImageSource, ...] | None) -> "Spare":
-        """The images that are named as others; or else, beside fewer than 20 images, the bundled scenes."""
-        if others is not None:
-            return cls(others, NAMED)
-        return cls(tuple(bundled_scenes()) if n_given <= N_OTHERS else (), BUNDLED)
+    def beside(cls, given: Sequence[str], others: Mapping[str, ImageSource] | None) -> "Spare":
+        """The images that are named as others; or else, beside fewer than 20 images, the bundled scenes. In either case
+        without those that are given as well: counted twice, a picture would make p-values smaller than they may be.
+
+        Args:
+            given: hashes of the images that are given.
+            others: what `named_others` found.
+        """
+        kind = BUNDLED if others is None else NAMED
+        if others is None:
+            others = by_hash(bundled_scenes()) if len(given) <= N_OTHERS else {}
+        return cls(tuple(source for picture, source in others.items() if picture not in given), kind)
 
     def counted(self, n_given: int) -> dict[str, int]:
         """How many images of all come from where."""
@@ -107,8 +114,9 @@ def others_of(
 
 def named_others(
     others: ImageSource | Sequence[ImageSource] | None, level: str | bool, whole_prompts: bool = False
-) -> tuple[ImageSource, ...] | None:
-    """The images that are named as others, in the place of a folder those in it. Each is opened, before any work.
+) -> dict[str, ImageSource] | None:
+    """The images that are named as others by their hashes, in the place of a folder those in it. Each is opened, before
+    any work.
 
     Raises:
         InputError: an image that cannot be opened, a folder without images, or no control that takes other images.
@@ -119,9 +127,14 @@ def named_others(
         raise InputError("others: whole prompts have no other control than noise; leave the others out")
     if level not in ("full", True):
         raise InputError(f"others: controls {level!r} take no other images; choose controls 'full', or leave them out")
-    found = tuple(in_folders(each(others)))
-    for source in found:
-        load_image(source)
+    return by_hash(in_folders(each(others)))
+
+
+def by_hash(sources: Iterable[ImageSource]) -> dict[str, ImageSource]:
+    """Images by the hash of their picture; of one that is there several times the first."""
+    found: dict[str, ImageSource] = {}
+    for source in sources:
+        found.setdefault(image_hash(load_image(source)), source)
     return found
 
 

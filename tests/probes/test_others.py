@@ -9,7 +9,7 @@ from limber_interp.images import image_hash, load_image
 from limber_interp.models.limber import Limber
 from limber_interp.probes import logit_lens, nearest_tokens
 from limber_interp.probes import others as module
-from limber_interp.probes.others import Spare, bundled_scenes, others_of, told
+from limber_interp.probes.others import Spare, bundled_scenes, by_hash, others_of, told
 
 PROBES = pytest.mark.parametrize("probe", [nearest_tokens, logit_lens])
 
@@ -34,13 +34,14 @@ def test_where_images_come_from_is_told():
 def test_bundled_scenes_are_strangers_to_all_but_themselves(images):
     scenes = bundled_scenes()
     own, photo = image_hash(load_image(scenes[0])), image_hash(images[0])
-    beside = Spare.beside(2, None)
+    beside = Spare.beside([photo] * 2, None)
     assert (beside.kind, list(beside.sources)) == ("bundled_scenes", scenes)
     assert beside.stranger_to([own, own]) is None
     for hashes, of_all in (([own, photo], "which 1 of the 2 images given is not among"), ([photo] * 2, "2 of the 2")):
         assert of_all in beside.stranger_to(hashes)
-    assert Spare.beside(20, None).stranger_to([photo]) is None, "none of them is taken"
-    assert Spare.beside(1, tuple(scenes)).stranger_to([photo]) is None, "whoever names them knows them"
+    assert own not in map(image_hash, map(load_image, Spare.beside([own], None).sources))
+    assert Spare.beside([photo] * 20, None).stranger_to([photo]) is None, "none of them is taken"
+    assert Spare.beside([photo], by_hash(scenes)).stranger_to([photo]) is None, "whoever names them knows them"
 
 
 @PROBES
@@ -86,12 +87,28 @@ def test_others_by_the_folder(tiny: Limber, images, tmp_path, caplog, probe):
     control = record.images[0].controls[-1]
     assert control.sources == tuple(map(str, paths[1:]))  # 0.png is the picture itself
     assert control.description == "soft prompts of other images: 2 named as others"
-    assert record.manifest.others == {str(path): image_hash(load_image(path)) for path in paths}
+    assert record.manifest.others == {str(path): image_hash(load_image(path)) for path in paths[1:]}
     target = record.as_dict()["images"][0]["targets"]["dog"]
     assert target["least_p"]["images"] == 1 / 3
     assert target["least_p"]["words"] == 1 / (target["p_words"]["n"] + 1)
     one = probe(tiny, images[0], others=str(paths[1]), n_draws=1).images[0].controls[-1]
     assert one.sources == (str(paths[1]),)
+
+
+@PROBES
+def test_a_picture_counts_once(tiny: Limber, images, tmp_path, probe):
+    """Named as other and given too, as with `*.png --others .`, each picture was counted twice: of two others the
+    smallest p-value seemed to be 1/5."""
+    for i in range(3):
+        images[i].save(tmp_path / f"{i}.png")
+    images[1].save(tmp_path / "the same.png")
+    settings = {"targets": ["dog", "cat"], "n_draws": 1}
+    doubled = probe(tiny, images[:2], others=[tmp_path, images[2]], **settings)
+    plain = probe(tiny, images[:2], others=[tmp_path / "2.png"], **settings)
+    assert doubled.to_json() == plain.to_json()
+    assert doubled.images[0].controls[-1].pool == {"given": 1, "others": 1}
+    assert doubled.images[0].controls[-2].pool == {"given": 2, "others": 1}
+    assert doubled.images[0].targets[0].n_images == 2
 
 
 @PROBES
