@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 N = TypeVar("N", NearestTokens, LogitLens, Captions)
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
+LEAST = 4  # characters of a column of text, which is folded
 
 
 def _arg(metavar: str) -> object:
@@ -183,10 +184,13 @@ class CommonOptions(ModelOptions):
         Raises:
             InputError: one does not open, and `on_error` says stop; or none does.
         """
+        return self._opening(self.sources())
+
+    def _opening(self, sources: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         from limber_interp.images import load_image
 
         good, skipped = [], []
-        for source in self.sources():
+        for source in sources:
             try:
                 load_image(source)
                 good.append(source)
@@ -202,6 +206,36 @@ class CommonOptions(ModelOptions):
         super().check_outputs()
         if self.figure is not None:
             check_writable(self.figure, FIGURE_SUFFIXES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeOptions(CommonOptions):
+    """Options of the commands that hold images against other images."""
+
+    others: Annotated[tuple[str, ...], _arg("FOLDER|IMAGE ..."), READ] = ()
+    """Images of the same kind, to hold these against; none: beside fewer than 20 images, bundled emoji scenes."""
+
+    def inputs(self) -> Iterator[NamedPath]:
+        from limber_interp.folders import in_folders
+
+        yield from super().inputs()
+        for folder in self.others:
+            if Path(folder).is_dir():
+                yield from (NamedPath("--others", path) for path in in_folders([folder]))
+
+    def opened_others(self, controls: str) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+        """The other images that open, those of folders among them, and a line on each that does not; None: none named.
+
+        Raises:
+            InputError: as `opened`; a folder without images, or controls that take no other images.
+        """
+        if not self.others:
+            return None, ()
+        if controls != "full":
+            raise InputError(f"--others: --controls {controls} takes no other images; leave one of them out")
+        from limber_interp.folders import in_folders
+
+        return self._opening(map(str, in_folders(self.others)))
 
 
 @dataclass(frozen=True)
@@ -291,6 +325,18 @@ def noting_skipped(record: N, skipped: Iterable[str]) -> N:
     return replace(record, manifest=record.manifest.noting(f"skipped {line}" for line in skipped))
 
 
+def words_of(option: str, text: str | None) -> tuple[str, ...]:
+    """The words that an option names, with commas between; each once.
+
+    Raises:
+        InputError: there is nothing before, between or behind the commas.
+    """
+    words = () if text is None else tuple(text.split(","))
+    if "" in words:
+        raise InputError(f"{option} {text!r}: word {words.index('') + 1} is empty; name words with commas between")
+    return tuple(dict.fromkeys(words))
+
+
 def share_of(option: str, text: str) -> float:
     """A share as an option gives it, `1%` or `0.01`.
 
@@ -311,6 +357,12 @@ def result_table(title: str) -> Table:
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", caption_justify="left", pad_edge=False)
     table.min_width = min(len(title), 80)  # or a narrow table would break its title into many lines
     return table
+
+
+def number_columns(table: Table, *headings: str, width: int = 4) -> None:
+    """Columns of numbers of so many characters. Where there is no room their headings are folded; no number is cut."""
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold", min_width=width)
 
 
 def _parse(name: str, options_type: type[O], args: Sequence[str] | None) -> O | None:
@@ -353,7 +405,10 @@ def _write(report: Report, options: OutputOptions) -> None:
     console = _Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else 1000)
     with writing_results():
         for item in report.shown:
-            console.print(item)
+            if isinstance(item, Table):
+                print_table(console, item)
+            else:
+                console.print(item)
 
 
 class _Console(Console):
@@ -377,6 +432,16 @@ def parts_of(config: LimberConfig) -> Iterator[NamedPath]:
     for key in ("encoder_weights", "lm_name", "projection"):
         if (value := getattr(config, key)) is not None:
             yield NamedPath(f"the config's {key}", resolve(value))
+
+
+def print_table(console: Console, table: Table) -> None:
+    """As wide as the terminal, closer together where it does not fit. Where it does not fit then either, lines are
+    longer than the terminal, which breaks them: rich would cut columns off."""
+    unbounded = console.options.update(max_width=10_000)
+    if console.measure(table, options=unbounded).maximum > console.width:
+        table.padding = (0, 0)
+    least = sum(column.min_width or LEAST for column in table.columns) + len(table.columns) + 1
+    console.print(table, width=max(least, console.width), crop=False)
 
 
 @contextlib.contextmanager

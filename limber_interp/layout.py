@@ -5,12 +5,13 @@ A position is an index into the `pos` axis of the residual stream, left padding 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from limber_interp.arguments import Numbers, integer, plain
 from limber_interp.errors import InputError
 
 # What `Layout.select` takes: image | text | last | all, or places and (row, column) patches
-Positions: TypeAlias = str | Sequence[int | tuple[int, int]]
+Positions: TypeAlias = str | int | Sequence[Any] | Numbers
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ class Layout:
         """Positions by what stands there: `image` (of all images), `text`, `last` or `all`; or a list of places counted
         from the start of the prompt, negative ones from its end, and of (row, column) patches of its first image.
 
+        A list may be an array: of places (n,), or of patches (n, 2). A mask is none: take `numpy.flatnonzero` of it.
+
         Raises:
             InputError: no such place, or nothing of that kind in the prompt.
         """
+        which = plain(which)
         match which:
             case "image":
                 found = [position for segment in self.images for position in segment.positions]
@@ -117,15 +121,21 @@ class Layout:
                 found = list(range(self.n_padding, self.n_pos))
             case str():
                 raise InputError(f"positions {which!r} are unknown; use image, text, last, all, or a list of them")
-            case _:
+            case list() | tuple() | range():
                 found = [self._place(place) for place in which]
+            case _:
+                found = [self._place(which)]
         if not found:
             raise InputError(f"positions: the prompt has none of {which!r}")
         return found
 
-    def _place(self, place: int | tuple[int, int]) -> int:
-        if isinstance(place, tuple):
-            return self.patch(*place)
+    def _place(self, place: Any) -> int:
+        place = plain(place)
+        if isinstance(place, list | tuple):
+            if len(place) != 2:
+                raise InputError(f"positions: found {place!r}, expected a place or a patch's (row, column)")
+            return self.patch(*(integer(part, "positions") for part in place))
+        place = integer(place, "positions")
         length = self.n_pos - self.n_padding
         if not -length <= place < length:
             raise InputError(f"position {place} of a prompt of {length}: count from 0, or from -1 at its end")

@@ -12,11 +12,21 @@ import numpy as np
 import tyro
 from rich.table import Table
 
-from limber_interp.cli import FIGURE_SUFFIXES, CommonOptions, Report, noting_skipped, progress, result_table, run
+from limber_interp.cli import (
+    FIGURE_SUFFIXES,
+    ProbeOptions,
+    Report,
+    noting_skipped,
+    number_columns,
+    progress,
+    result_table,
+    run,
+    words_of,
+)
 from limber_interp.errors import InputError
 from limber_interp.options import WRITTEN, at_least
 from limber_interp.overwriting import NamedPath
-from limber_interp.records import ImageLens, LensTarget, LogitLens, check_writable
+from limber_interp.records import ImageLens, LensTarget, LogitLens, check_writable, least_p_told
 from limber_interp.text import printable, visible
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ N_COMMON = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(CommonOptions):
+class Options(ProbeOptions):
     """What the language model would say at each layer, at the positions of an image, beside its chance level.
 
     --figure draws the layers; with targets also their ranks and, where the image has patches, their probabilities:
@@ -42,7 +52,7 @@ class Options(CommonOptions):
     """image, text, last, all, or a list of places and row:column patches, such as 0,-1,3:4."""
     layers: Annotated[str | None, tyro.conf.arg(metavar="N,N")] = None
     """0 for the input of the first block, N for the output of the Nth, -1 for the last; by default all."""
-    targets: Annotated[str, tyro.conf.arg(metavar="WORD,WORD")] = ""
+    targets: Annotated[str | None, tyro.conf.arg(metavar="WORD,WORD")] = None
     """Words to follow, each a single token."""
     target_first_token: bool = False
     """Follow the first token of a word that has several."""
@@ -53,8 +63,8 @@ class Options(CommonOptions):
     html: Annotated[Path | None, tyro.conf.arg(metavar="PATH"), WRITTEN] = None
     """Write a page to explore patches, layers and tokens in a browser."""
 
-    def words(self) -> list[str]:
-        return list(dict.fromkeys(word for word in self.targets.split(",") if word.strip()))
+    def words(self) -> tuple[str, ...]:
+        return words_of("--targets", self.targets)
 
     def figures(self, image: int) -> dict[str, Path]:
         """What is drawn of one image -> where: `layers`, and per target `<word> ranks` and `<word> patches`."""
@@ -109,6 +119,7 @@ class Options(CommonOptions):
 
     def check_outputs(self) -> None:
         super().check_outputs()
+        self.words()
         self.chosen_layers()
         self.chosen_positions()
         for image in range(len(self.sources())):
@@ -129,6 +140,8 @@ def _place(text: str) -> int | tuple[int, int]:
 
 def logit_lens(options: Options) -> Report:
     sources, skipped = options.opened()
+    others, skipped_others = options.opened_others(options.controls)
+    skipped += skipped_others
     model = options.load_model()
     from limber_interp import probes
 
@@ -141,6 +154,7 @@ def logit_lens(options: Options) -> Report:
         targets=options.words(),
         controls=options.controls,
         seed=model.config.seed,
+        others=others,
         prompt=options.prompt,
         target_first_token=options.target_first_token,
         n_draws=options.n_draws,
@@ -181,8 +195,7 @@ def tables(record: LogitLens, image: ImageLens) -> Iterator[Table]:
 def _layers(record: LogitLens, image: ImageLens) -> Table:
     reading = image.reading
     table = result_table(f"{printable(image.image)}: the most probable token by layer")
-    for heading in ("layer", "entropy", "KL to last", "as the last"):
-        table.add_column(heading, justify="right")
+    number_columns(table, "layer", "entropy", "KL to last", "as the last", width=5)
     apart = image.n_pos <= SIDE_BY_SIDE
     for heading in map(visible, map(image.label, range(image.n_pos))) if apart else (f"of {image.n_pos} positions",):
         table.add_column(heading, overflow="fold")
@@ -205,8 +218,8 @@ def _layers(record: LogitLens, image: ImageLens) -> Table:
 
 def _controls(record: LogitLens, image: ImageLens) -> Table:
     table = result_table("probability of the most probable token, and its chance level: median over positions (95 %)")
-    for heading in ("layer", "this image", *(f"{c.name} ({c.n_draws})" for c in image.controls)):
-        table.add_column(heading, justify="right")
+    number_columns(table, "layer")
+    number_columns(table, "this image", *(f"{c.name} ({c.n_draws})" for c in image.controls), width=11)
     for row, layer in enumerate(record.layers):
         own = image.reading.logprobs[row, :, 0]
         chance = (control.top_logprobs[:, row] for control in image.controls)
@@ -222,10 +235,8 @@ def _controls(record: LogitLens, image: ImageLens) -> Table:
 def _target(record: LogitLens, image: ImageLens, target: LensTarget, i: int) -> Table:
     table = result_table(f"target {visible(target.token)}: where it is most probable, by layer")
     by_controls = [f"by {control.name}" for control in image.controls]
-    for heading in ("layer", "best rank", "at", "probability", f"in top {record.k}", *by_controls):
-        table.add_column(heading, justify="right")
-    for heading in ("p (words)", "p (images)"):
-        table.add_column(heading, justify="right")
+    number_columns(table, "layer", "best rank", "at", "probability", f"in top {record.k}", *by_controls, width=5)
+    number_columns(table, "p (words)", "p (images)", width=5)
     hits = [control.hits(i, record.k) for control in image.controls]
     for row, layer in enumerate(record.layers):
         place = int(target.ranks[row].argmin())
@@ -238,6 +249,8 @@ def _target(record: LogitLens, image: ImageLens, target: LensTarget, i: int) -> 
     table.caption = (
         f"p-values of each layer's highest probability, by permutation: {numbers}; choose a layer beforehand"
     )
+    if least := least_p_told(target.n_words, target.n_images):
+        table.caption += f"; {least}"
     return table
 
 

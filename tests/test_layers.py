@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "limber_interp"
 
 # layer 0. Within it there is an order, which keeps it free of cycles: who comes later may import who comes before
-BOTTOM = ["errors", "text", "threads", "hooks", "finite", "urls", "published", "devices", "resources", "config"]
-BOTTOM += ["images", "layout", "records", "extras", "options", "overwriting", "streams"]
-BOTTOM += ["datasets", "download", "ranks", "torchscript", "weights"]
+BOTTOM = ["errors", "arguments", "text", "threads", "hooks", "finite", "urls", "published", "devices", "resources"]
+BOTTOM += ["config", "images", "folders", "layout", "records", "extras", "options", "overwriting", "streams"]
+BOTTOM += ["datasets", "download", "ranks", "text_rows", "torchscript", "weights"]
 LAYERS = {
     **dict.fromkeys(BOTTOM, 0),
     "models": 1,

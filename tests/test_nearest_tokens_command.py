@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -5,8 +6,11 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
+from rich.console import Console
 
-from limber_interp.nearest_tokens import Options, main
+from limber_interp.cli import print_table
+from limber_interp.nearest_tokens import Options, main, tables
+from limber_interp.probes import nearest_tokens as probe
 from limber_interp.probes.controls import CONTROLS
 from limber_interp.probes.lens import METRICS
 
@@ -74,6 +78,11 @@ def test_tokens_are_no_markup(world, pictures, capsys, monkeypatch):
         (["--targets", "dog,dogg"], "'dogg' is not one token of the vocabulary"),
         (["--metric", "manhattan"], "metric"),
         (["--n-draws", "0"], "--n-draws 0: expected at least 1"),
+        (["--targets", ""], "--targets '': word 1 is empty; name words with commas between"),
+        (["--targets", ","], "--targets ',': word 1 is empty"),
+        (["--targets", "dog,"], "--targets 'dog,': word 2 is empty"),
+        (["--targets", "\t\t"], "is no word: it is only white space; name a word"),
+        (["--others", "."], "--others: --controls fast takes no other images; leave one of them out"),
         (["--figure", "out.gif"], "out.gif: cannot write a .gif file; use .png, .pdf, .svg"),
         (["--figure", "/nowhere/out.png"], "/nowhere/out.png: cannot be written"),
         (["--json", "/nowhere/out.json"], "/nowhere/out.json: cannot be written"),
@@ -120,6 +129,50 @@ def test_a_later_figure_is_checked_too(world, pictures, tmp_path, capsys):
     assert main([*pictures, "--config", str(world.config()), "--figure", str(tmp_path / "sheet.png")]) == 2
     assert "sheet-3.png: is a folder" in capsys.readouterr().err
     assert not (tmp_path / "sheet.png").exists()
+
+
+def test_others_by_the_folder(world, pictures, tmp_path, capsys):
+    """Of the command nothing could be named, and photographs were held against emoji scenes."""
+    args = [pictures[0], "--config", str(world.config()), "--targets", "dog", "--n-draws", "1"]
+    out = tmp_path / "out.json"
+    assert main([*args, "--others", str(tmp_path), "--json", str(out)]) == 0
+    shown, err = capsys.readouterr()
+    assert "bundled" not in err
+    n = len(pictures) - 1
+    assert f"other_images: soft prompts of other images: {n} named as others" in " ".join(shown.split())
+    assert f"{1 / (n + 1):.3g} against {n} images" in " ".join(shown.split())
+    values = json.loads(out.read_text())
+    assert values["images"][0]["controls"]["other_images"]["sources"] == pictures[1:]
+    assert list(values["manifest"]["others"]) == pictures
+
+    assert main(args) == 0
+    shown, err = capsys.readouterr()
+    assert "other_images: soft prompts of other images: 20 bundled emoji scenes" in " ".join(shown.split())
+    (line,) = [line for line in err.splitlines() if "bundled" in line]
+    assert "20 bundled emoji scenes, which 1 of the 1 images given is not among" in line
+
+
+def test_an_other_that_is_broken(world, pictures, tmp_path, capsys):
+    """Found before the model is loaded, whose folder is not there either; or skipped, and listed."""
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    args = [pictures[0], "--config", str(world.config()), "--n-draws", "1", "--others", str(tmp_path)]
+    line = f"{tmp_path / 'broken.png'}: not an image that Pillow can open"
+    assert main([*args, "--lm", "/nowhere"]) == 2
+    assert capsys.readouterr().err == f"nearest_tokens: {line}\n"
+    assert main([*args, "--on-error", "skip", "--json", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert err.splitlines()[-1] == f"nearest_tokens: skipped {line}"
+    assert json.loads(out)["manifest"]["notes"][-1] == f"skipped {line}"
+
+
+def test_nothing_is_cut_at_80_columns(tiny, images):
+    """Numbers were cut to `0.…` there, and headings to `hit…`."""
+    record = probe(tiny, images, targets=["dog"], n_draws=2)
+    for item in tables(record, record.images[0]):
+        file = io.StringIO()
+        print_table(Console(width=80, file=file, markup=False), item)
+        assert "…" not in file.getvalue()
+        assert max(map(len, file.getvalue().splitlines())) <= 80
 
 
 def test_choices_are_those_of_the_probe():

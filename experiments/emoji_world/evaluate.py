@@ -97,9 +97,10 @@ def nearest(model: Limber, examples: list[Example], seed: int) -> dict[str, floa
 
 
 def _nearest_ids(model: Limber, vectors: torch.Tensor) -> np.ndarray:
-    rows = torch.nn.functional.normalize(model.lm.W_E[: model.vocabulary.n_used].float(), dim=-1)
+    used = model.vocabulary.rows
+    rows = torch.nn.functional.normalize(used.pick(model.lm.W_E).float(), dim=-1)
     cosine = torch.nn.functional.normalize(vectors, dim=-1) @ rows.T  # norms do not matter to the cosine
-    return cosine.topk(K).indices.numpy()
+    return used.at(cosine.topk(K).indices).numpy()
 
 
 def measure(model: Limber, scenes: Path, encodings_folder: Path, seed: int = 0) -> dict:

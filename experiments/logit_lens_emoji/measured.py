@@ -32,8 +32,8 @@ def object_positions(model: Limber, box: list[int], image_size: int) -> list[int
 @torch.no_grad()
 def best_tokens(model: Limber, soft_prompts: Tensor) -> np.ndarray:
     """Ids of the K best tokens, (1 + layers, scenes, pos, K): first the nearest rows of W_E, then layer by layer."""
-    n_used, none = model.vocabulary.n_used, torch.empty(0, dtype=torch.int64)
-    lens, nearest = UnembeddingLens(model.lm, n_used), EmbeddingLens(model.lm.W_E, "cosine", n_used)
+    used, none = model.vocabulary.rows, torch.empty(0, dtype=torch.int64)
+    lens, nearest = UnembeddingLens(model.lm, used), EmbeddingLens(model.lm.W_E, "cosine", used)
     found = []
     for batch in soft_prompts.split(BATCH):
         prompt = model.embed([[rows] for rows in batch])

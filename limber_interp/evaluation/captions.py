@@ -125,8 +125,9 @@ def mean_logprob(model: Limber, prompt: Sequence[PromptPart], ids: Sequence[int]
         return float("nan")
     embedded = model.embed([*prompt, model.lm.W_E[list(ids)]])
     logits = model.run_with_hooks(embedded)
-    before = logits[0, -len(ids) - 1 : -1, : model.vocabulary.n_used]
-    targets = torch.tensor(ids, device=before.device)[:, None]
+    rows = model.vocabulary.rows
+    before = rows.columns(logits[0, -len(ids) - 1 : -1])
+    targets = rows.places(torch.tensor(ids, device=before.device))[:, None]
     found = before.float().log_softmax(dim=-1).gather(-1, targets).mean().item()
     if math.isnan(found):
         raise not_finite(model.lm, embedded.residual, embedded.attention_mask, embedded.names)

@@ -113,6 +113,8 @@ def count(lexicon: Lexicon, told: Sequence[str], references: Sequence[Sequence[s
     if len(told) != len(references):
         raise InputError(f"{len(told)} captions, but references for {len(references)} images")
     for index, captions in enumerate(references):
+        if isinstance(captions, str):
+            raise InputError(f"image {index}: found one text {captions!r}, expected a list of references")
         if not captions:
             raise InputError(f"image {index}: no reference; leave out images without captions")
     said = [set(lexicon.find(caption)) for caption in told]

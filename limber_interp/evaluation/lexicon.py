@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from limber_interp.arguments import several
 from limber_interp.errors import InputError
 from limber_interp.evaluation.spelling import spelt
 from limber_interp.evaluation.taxonomy import EMBEDDED, Taxonomy, from_nltk, read_groups, ways
@@ -71,7 +72,7 @@ class Lexicon:
         return Lexicon(entries, Taxonomy.read(path).lemma)
 
     @staticmethod
-    def of_captions(captions: Iterable[str], taxonomy: Taxonomy, tag: Tagger | None = None) -> "Lexicon":
+    def of_captions(captions: str | Iterable[str], taxonomy: Taxonomy, tag: Tagger | None = None) -> "Lexicon":
         """The words of the captions that are to be compared, told ones and references, by part of speech.
 
         Nouns (NN, NNS) are those that the taxonomy has, in its base form and with its category; modifiers are
@@ -88,7 +89,7 @@ class Lexicon:
         """
         tag = tag or perceptron()
         seen: dict[str, Counter[Entry]] = defaultdict(Counter)
-        for caption in captions:
+        for caption in several(captions):
             for token, part in tag(tokens(caption)):
                 lemma = taxonomy.lemma(token)
                 if part in ("NN", "NNS") and lemma in taxonomy:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from limber_interp.arguments import several
 from limber_interp.errors import InputError
 from limber_interp.evaluation.spelling import spelt
 
@@ -45,7 +46,7 @@ def normalise_answer(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in numbered if word not in ARTICLES)
 
 
-def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
+def vqa_accuracy(answer: str, answers: str | Sequence[str]) -> float:
     """VQA's accuracy (Antol et al. 2015; Goyal et al. 2017, arXiv 1612.00837), in [0, 1].
 
     Of the answers that ten people gave, each is left out once, and min(how many of the others said it / 3, 1) is
@@ -61,6 +62,7 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     Raises:
         InputError: there are no answers to compare with.
     """
+    answers = several(answers)
     if not answers:
         raise InputError("no answers to compare with: accuracy needs at least one")
     given = normalise_answer(answer)

@@ -14,6 +14,7 @@ from transformer_lens import HookedTransformer, TransformerLensKeyValueCache
 from limber_interp.errors import InputError
 from limber_interp.finite import not_finite
 from limber_interp.hooks import hooks_on, some
+from limber_interp.text_rows import TextRows
 from limber_interp.threads import using
 from limber_interp.weights import tensors_sha256
 
@@ -111,7 +112,7 @@ def generate(
     lm: HookedTransformer,
     residual: Float[Tensor, "batch pos d_model"],
     attention_mask: Int[Tensor, "batch pos"],
-    n_used: int,
+    rows: TextRows | int,
     eos: int,
     max_new_tokens: int = 20,
     temperature: float = 0.0,
@@ -126,12 +127,14 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt until the end-of-text token (left out of the result) or `max_new_tokens`.
 
-    Rows from `n_used` on are never chosen. Each row of the batch draws from a generator of its own, seeded by `seed`,
-    `sample` and what its prompt says: different prompts draw different numbers, and a prompt is continued the same way
-    whatever it is batched with. Hooks that stand on the model see whole prompts, as in a forward pass of their own.
+    No token outside of `rows` is ever chosen. Each row of the batch draws from a generator of its own, seeded by
+    `seed`, `sample` and what its prompt says: different prompts draw different numbers, and a prompt is continued the
+    same way whatever it is batched with. Hooks that stand on the model see whole prompts, as in a forward pass of their
+    own.
 
     Args:
         residual: embeddings, padded on the left.
+        rows: the tokens that may be chosen; a number n for `0 … n - 1`.
         temperature: 0 takes the most probable token each time.
         use_cache: keep keys and values of past positions; False computes them anew each time, with the same result.
             None: keep them unless hooks stand on the model, which would see the new positions alone.
@@ -146,7 +149,8 @@ def generate(
             model, or logits that are not finite (where it became so is said). Logits of minus infinity, by which a hook
             forbids tokens, are no fault.
     """
-    check_sampling(temperature, top_k, top_p, n_used)
+    rows = TextRows.of(rows)
+    check_sampling(temperature, top_k, top_p, len(rows))
     batch, pos, _ = residual.shape
     if max_new_tokens < 1 or pos + max_new_tokens > lm.cfg.n_ctx:
         raise InputError(
@@ -166,16 +170,17 @@ def generate(
         if not use_cache:
             residual = residual.clone()  # hooks may write into it
         for _ in range(max_new_tokens):
-            logits = _next_logits(lm, residual, attention_mask, cache)[:, :n_used]
+            logits = rows.columns(_next_logits(lm, residual, attention_mask, cache))
             highest = logits.amax(dim=-1).isfinite()
             if not highest.all() and not all(f or h for f, h in zip(finished, highest.tolist(), strict=True)):
                 raise not_finite(lm, torch.cat(whole, dim=1), attention_mask, names)
             if temperature == 0:
-                chosen = logits.float().argmax(dim=-1)
+                places = logits.float().argmax(dim=-1)
             else:
-                rows = token_probabilities(logits, temperature, top_k, top_p).cpu()
-                drawn = [_draw(row, g) for row, g in zip(rows, generators, strict=True)]
-                chosen = torch.cat(drawn).to(residual.device)
+                probabilities = token_probabilities(logits, temperature, top_k, top_p).cpu()
+                drawn = [_draw(p, g) for p, g in zip(probabilities, generators, strict=True)]
+                places = torch.cat(drawn).to(residual.device)
+            chosen = rows.at(places)
             for i, token in enumerate(chosen.tolist()):
                 finished[i] = finished[i] or token == eos
                 if not finished[i]:
@@ -204,5 +209,5 @@ def _next_logits(
 
 def _draw(probabilities: Float[Tensor, " token"], generator: torch.Generator) -> Int[Tensor, "1"]:
     if not probabilities.isfinite().all():  # of a row that has ended; the others have been looked at
-        return torch.zeros(1, dtype=torch.long)
+        return torch.zeros(1, dtype=torch.long, device="cpu")
     return torch.multinomial(probabilities, 1, generator=generator)

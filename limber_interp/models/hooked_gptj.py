@@ -26,12 +26,13 @@ from transformers import AutoTokenizer, GPTJConfig, PreTrainedTokenizerBase
 from limber_interp.devices import building, choose_device
 from limber_interp.errors import InputError, reading
 from limber_interp.resources import resolve
+from limber_interp.text_rows import text_rows
 from limber_interp.threads import drawing, using
 from limber_interp.weights import check_floats, check_shapes, read_json, read_tensors, tensors_sha256, weight_files
 
 logger = logging.getLogger(__name__)
 
-# Of rows without a token, as GPT-J's own tokenizer calls them (see models/vocabulary.py)
+# Of rows without a token, as GPT-J's own tokenizer calls them (see text_rows.py)
 FILLER = "<|extratoken_"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # The same function as one kernel: gelu_new's eight keep four tensors of its input's size for a backward pass, not one
@@ -101,20 +102,18 @@ def load_hooked_gptj(
         revision: branch, tag or commit on the hub.
 
     Raises:
-        InputError: not a GPT-J, files missing or truncated, a tensor of the wrong shape, no such hub id or device.
+        InputError: not a GPT-J, files missing or truncated, a tensor of the wrong shape, a token that stands for text
+            and has no row in the embedding, no such hub id or device.
     """
     folder = locate_lm(folder_or_hub_id, revision)
     config = _read_config(folder)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = _load_tokenizer(folder, config.vocab_size)
     stored = {name: t for name, t in read_tensors(folder).items() if not name.endswith(STORED_MASKS)}
     if (blocks := _n_blocks(stored)) != config.n_layer:
         raise InputError(f"{folder}: weights of {blocks} layers, but config.json says n_layer {config.n_layer}")
     stored = _untied(stored, config, folder)
     check_shapes(stored, gptj_shapes(config), folder)
     check_floats(stored, folder)
-    if len(tokenizer) > config.vocab_size:
-        raise InputError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the embedding {config.vocab_size} rows")
-
     device = choose_device(device)
     dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
@@ -148,7 +147,8 @@ def describe_lm(
         InputError: as `load_hooked_gptj`, as far as its weights have no part in it.
     """
     folder = locate_lm(folder_or_hub_id, revision, weights=False)
-    return _read_config(folder), _load_tokenizer(folder)
+    config = _read_config(folder)
+    return config, _load_tokenizer(folder, config.vocab_size)
 
 
 def locate_lm(folder_or_hub_id: str | Path, revision: str | None = None, weights: bool = True) -> Path:
@@ -321,7 +321,7 @@ def _untied(stored: Mapping[str, Tensor], config: GPTJConfig, folder: Path) -> d
     return tied
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise InputError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
     with reading(folder, "the tokenizer cannot be read"):
@@ -331,6 +331,10 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             raise TypeError("it makes no text of tokens")
     if tokenizer.eos_token_id is None:
         raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
+    try:
+        text_rows(tokenizer, rows)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
     return tokenizer
 
 

@@ -301,7 +301,7 @@ class Limber:
         """Token ids that continue each prompt, the end of text left out; settings as in `generation.generate`."""
         prompt = prompt if isinstance(prompt, Prompt) else self.embed(prompt)
         vocabulary = self.vocabulary
-        stopping = vocabulary.n_used, vocabulary.eos
+        stopping = vocabulary.rows, vocabulary.eos
         settings = {"keys": prompt.keys, "names": prompt.names, **settings}
         return generate(self.lm, prompt.residual, prompt.attention_mask, *stopping, *sampling, **settings)
 
@@ -432,7 +432,16 @@ def load(
     described, tokenizer = describe_lm(config.lm_name)
     linear = _projection(config, blank, described.n_embd)
     prompt_pos = blank.n_positions * linear.n_tokens
-    check(Outline(config, Vocabulary(tokenizer), described.n_layer, described.n_positions, prompt_pos, blank.grid))
+    check(
+        Outline(
+            config,
+            Vocabulary(tokenizer, described.vocab_size),
+            described.n_layer,
+            described.n_positions,
+            prompt_pos,
+            blank.grid,
+        )
+    )
     if (here := resolve(config.lm_name)).is_dir():
         weight_files(here)
     encoder = load_encoder(config)

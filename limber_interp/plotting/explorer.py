@@ -95,7 +95,11 @@ def _target(target: LensTarget, ids: np.ndarray) -> dict[str, Any]:
         "token": int(np.searchsorted(ids, target.token_id)),
         "ranks": packed(target.ranks),
         "logprobs": packed(target.logprobs),
-        "p": [{"values": packed(p), "against": f"{n} {others}"} for p, n, others in against if p is not None],
+        "p": [
+            {"values": packed(p), "against": f"{n} {others}", "least": f"{1 / (n + 1):.2g}"}
+            for p, n, others in against
+            if p is not None
+        ],
     }
 
 

@@ -5,7 +5,6 @@ random (Schwettmann et al. 2023, arXiv 2308.01544). What a control shows as well
 """
 
 import hashlib
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -15,10 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from limber_interp.errors import InputError
-from limber_interp.images import ImageSource
 from limber_interp.models.encoders import Encoder, load_encoder
 from limber_interp.models.limber import Limber
-from limber_interp.resources import weights_dir
 
 Level = Literal["none", "fast", "full"]
 
@@ -32,7 +29,6 @@ DESCRIPTIONS = {
     "mean_prompt": "the mean soft prompt of all images",
     "other_images": "soft prompts of other images",
 }
-N_OTHERS = 19  # with 19 others a p-value can reach 0.05
 
 
 def controls_of(level: str | bool) -> tuple[str, ...]:
@@ -137,27 +133,6 @@ def derangement(n: int, generator: torch.Generator) -> Int[np.ndarray, " n"]:
     partners = np.empty(n, dtype=np.int64)
     partners[order] = np.roll(order, 1)  # one cycle through all of them
     return partners
-
-
-def others_of(
-    pictures: Sequence[str], index: int, seed: int
-) -> tuple[Int[np.ndarray, " others"], Int[np.ndarray, " drawn"]]:
-    """Places of all pictures that are not the one at `index`, by their hashes, and up to 19 of them drawn at random.
-
-    Raises:
-        InputError: there is none.
-    """
-    others = np.flatnonzero(np.array(pictures) != pictures[index])  # the same picture may be given twice
-    if not len(others):
-        raise InputError("control 'other_images': there is no other image; give some, or choose controls 'fast'")
-    order = torch.randperm(len(others), generator=generator(seed, "other_images", index), device="cpu")[:N_OTHERS]
-    return others, others[np.sort(order.numpy())]
-
-
-def bundled_scenes() -> list[ImageSource]:
-    """As many bundled scenes as a control needs, and one more, because the image looked at may be one of them."""
-    folder = weights_dir() / "emoji" / "scenes" / "images"
-    return list(sorted(path for path in folder.glob("*") if path.is_file() and path.name[0] != ".")[: N_OTHERS + 1])
 
 
 def _with_norms_of(soft_prompt: Tensor, drawn: Tensor) -> Tensor:

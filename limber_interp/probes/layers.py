@@ -80,11 +80,14 @@ def read_layers(
 
     Of a block of positions the distribution at the last layer stays in memory while the other layers are read. The cost
     is that of the matrix products, layers * n * d_model * n_used, and a few passes over their results in the cache.
+
+    Args:
+        targets, watched: token ids, as all that is returned.
     """
-    blocks = [
-        _read_block(lens, block, k, targets, watched) for block in normalised.split(max(1, BLOCK // lens.n_used), dim=1)
-    ]
-    return Layers(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
+    followed = lens.tokens.places(targets), lens.tokens.places(watched)
+    blocks = [_read_block(lens, block, k, *followed) for block in normalised.split(max(1, BLOCK // lens.n_used), dim=1)]
+    found = Layers(*(torch.cat(parts, dim=1) for parts in zip(*blocks, strict=True)))
+    return found._replace(ids=lens.tokens.at(found.ids))
 
 
 def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, watched: Tensor) -> Layers:

@@ -15,6 +15,7 @@ from transformer_lens import HookedTransformer
 
 from limber_interp.errors import InputError
 from limber_interp.models.vocabulary import Vocabulary
+from limber_interp.text_rows import TextRows
 
 Metric = Literal["cosine", "dot", "euclidean", "centred_cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -29,19 +30,21 @@ class Lens(Protocol):
 
     Attributes:
         n_used: how many things it scores: tokens of the vocabulary, or rows of a bank.
+        tokens: which ones: in the order of their ids.
     """
 
     n_used: int
+    tokens: TextRows
 
     def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
         """Scores in float32 by which to rank, larger for nearer; their scale is the lens's own."""
 
-    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """The values to report, of few tokens each."""
+    def pairs(self, hidden: Float[Tensor, "n d_model"], places: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """The values to report, of few tokens each, named by their places among the scores."""
 
 
 class EmbeddingLens:
-    """Similarity of hidden states to the used rows of a token matrix, W_E or the transpose of W_U.
+    """Similarity of hidden states to the rows of a token matrix that are `used`, W_E or the transpose of W_U.
 
     - `cosine`: the angle alone. Soft prompts are often many times longer than token embeddings; only this metric and
       the centred one do not care.
@@ -55,16 +58,22 @@ class EmbeddingLens:
       mean of prompts would make the result of one image depend on the others. It misleads where hidden states are far
       off that cone: what all soft prompts share then stays in, and the same few hub tokens win at every position.
 
-    Computed in float32 whatever the matrix is stored in; a matrix in half precision is copied once.
+    Computed in float32 whatever the matrix is stored in; a matrix in half precision is copied once, and so are used
+    rows with gaps between them.
     """
 
     def __init__(
-        self, matrix: Float[Tensor, "rows d_model"], metric: str = "cosine", n_used: int | None = None
+        self, matrix: Float[Tensor, "rows d_model"], metric: str = "cosine", used: TextRows | int | None = None
     ) -> None:
+        """
+        Args:
+            used: ids of the rows to compare with; a number n for the first n, None for all.
+        """
         if metric not in METRICS:
             raise InputError(f"metric {metric!r} is unknown; use one of {', '.join(METRICS)}")
         self.metric = metric
-        self.rows = matrix[:n_used].detach().float()
+        self.tokens = TextRows.of(len(matrix) if used is None else used)
+        self.rows = self.tokens.pick(matrix).detach().float()
         self.n_used = len(self.rows)
         self._centre = self.rows.mean(0) if metric == "centred_cosine" else None
         self._norms = torch.cat([self._centred(block).norm(dim=-1) for block in self.rows.split(4096)])
@@ -90,7 +99,7 @@ class EmbeddingLens:
                 scores.sub_((hidden @ self._centre)[:, None]).div_(_positive(self._norms))
         return scores
 
-    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    def pairs(self, hidden: Float[Tensor, "n d_model"], places: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The metric between each hidden state and its own k rows, from its definition.
 
         Nothing cancels here, as it does in a distance that is computed through a matrix product. The cosine with a
@@ -107,7 +116,7 @@ class EmbeddingLens:
                     return -(hidden - rows).norm(dim=-1)
             return (hidden * rows).sum(-1) / _positive(hidden.norm(dim=-1) * rows.norm(dim=-1))
 
-        return torch.stack([score(column) for column in ids.unbind(-1)], dim=-1)
+        return torch.stack([score(column) for column in places.unbind(-1)], dim=-1)
 
     def _centred(self, vectors: Tensor) -> Tensor:
         return vectors if self._centre is None else vectors - self._centre
@@ -120,18 +129,23 @@ class UnembeddingLens:
     may have other meanings or other scales (Belrose et al. 2023, arXiv 2303.08112, who train a translator per layer),
     so that a word that is not seen at a layer may be there all the same.
 
-    The products are in float32 whatever the model is stored in; a matrix in half precision is copied once.
+    The products are in float32 whatever the model is stored in; a matrix in half precision is copied once, and so are
+    used rows with gaps between them.
+
+    Args:
+        used: ids of the rows to give logits of; a number n for the first n.
 
     Raises:
         InputError: the model's LayerNorms are folded into its weights, so that these are not the checkpoint's.
     """
 
-    def __init__(self, lm: HookedTransformer, n_used: int) -> None:
+    def __init__(self, lm: HookedTransformer, used: TextRows | int) -> None:
         check_unprocessed(lm)
-        self.n_used = n_used
+        self.tokens = TextRows.of(used)
+        self.n_used = len(self.tokens)
         self._ln_final = lm.ln_final
-        self._rows = lm.W_U.T[:n_used].detach().float()
-        self._bias = lm.b_U[:n_used].detach().float()
+        self._rows = self.tokens.pick(lm.W_U.T).detach().float()
+        self._bias = self.tokens.pick(lm.b_U).detach().float()
 
     def normalised(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """`ln_final` of a residual, with the mean and variance of that residual itself; hooks on it take effect."""
@@ -144,10 +158,10 @@ class UnembeddingLens:
     def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
         return self.logits(self.normalised(hidden))
 
-    def pairs(self, hidden: Float[Tensor, "n d_model"], ids: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    def pairs(self, hidden: Float[Tensor, "n d_model"], places: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The logits of each hidden state's own k tokens."""
         normalised = self.normalised(hidden).float()
-        columns = ((normalised * self._rows[column]).sum(-1) + self._bias[column] for column in ids.unbind(-1))
+        columns = ((normalised * self._rows[column]).sum(-1) + self._bias[column] for column in places.unbind(-1))
         return torch.stack(list(columns), dim=-1)
 
 
@@ -178,17 +192,19 @@ def read(
     """The k best tokens of each hidden state, and the ranks of the watched ones, in blocks of positions.
 
     Raises:
-        InputError: k is not between 1 and the number of used tokens, or scores are not finite.
+        InputError: k is not between 1 and the number of used tokens, a watched token is none of these, or scores are
+            not finite.
     """
     check_k(k, lens)
+    followed = None if watched is None else lens.tokens.places(watched)
     blocks = []
     for block in hidden.float().split(max(1, BLOCK // lens.n_used)):
         scores = lens(block)
-        ids = best(scores, k).sort(dim=-1).values
-        exact, order = lens.pairs(block, ids).sort(dim=-1, descending=True, stable=True)
+        places = best(scores, k).sort(dim=-1).values
+        exact, order = lens.pairs(block, places).sort(dim=-1, descending=True, stable=True)
         if not exact.isfinite().all():
             raise InputError("a lens's scores are not finite; check what it was given and the language model's weights")
-        blocks.append(Reading(ids.gather(-1, order), exact, _ranks(scores, watched)))
+        blocks.append(Reading(lens.tokens.at(places.gather(-1, order)), exact, _ranks(scores, followed)))
     return Reading(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
 
 
@@ -199,7 +215,7 @@ def check_k(k: int, lens: Lens | Vocabulary) -> None:
 
 
 def best(scores: Float[Tensor, "n n_used"], k: int) -> Int[Tensor, "n k"]:
-    """Ids of the k largest of each row; of those that tie for the last place, the lowest ids.
+    """Places of the k largest of each row; of those that tie for the last one, the lowest.
 
     `topk` takes any of them, not the same on every device. One place more shows whether there was a tie.
     """

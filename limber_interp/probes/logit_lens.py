@@ -11,22 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limber_interp.arguments import Numbers, integers
 from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import ImageSource, distinct, each
 from limber_interp.layout import Positions
 from limber_interp.models.limber import Limber
 from limber_interp.models.prompt import ImagePrompt, Prompt, Text
 from limber_interp.probes.batches import Batch, batches
-from limber_interp.probes.controls import (
-    N_OTHERS,
-    Substitutes,
-    bundled_scenes,
-    controls_of,
-    generator,
-    noise,
-    others_of,
-)
+from limber_interp.probes.controls import Substitutes, controls_of, generator, noise
 from limber_interp.probes.lens import UnembeddingLens, check_k
+from limber_interp.probes.others import Spare, named_others, others_of, told
 from limber_interp.probes.prompt_lens import PromptLens, Read, p_values
 from limber_interp.probes.targets import Watch
 from limber_interp.records import ImageLens, LensControl, LogitLens
@@ -40,15 +34,15 @@ def logit_lens(
     images_or_prompt: ImageSource | Iterable[ImageSource] | Prompt,
     k: int = 5,
     positions: Positions = "image",
-    layers: Sequence[int] | None = None,
-    targets: Sequence[str] = (),
+    layers: int | Sequence[int] | Numbers | None = None,
+    targets: str | Sequence[str] = (),
     controls: str | bool = "full",
     seed: int = 0,
     *,
     prompt: str = "A picture of",
     target_first_token: bool = False,
     n_draws: int = N_DRAWS,
-    others: Sequence[ImageSource] | None = None,
+    others: ImageSource | Sequence[ImageSource] | None = None,
     batch_size: int = 8,
     keep_seen: int = 100,
     progress: Callable[[Iterable[ImageSource]], Iterable[ImageSource]] = iter,
@@ -79,7 +73,9 @@ def logit_lens(
             in the image's place in the same prompt; see `probes.controls`.
         seed: of everything that the controls draw.
         n_draws: prompts per image of noise and of random maps, each a forward pass.
-        others: images whose prompts serve as control where fewer than 20 images are given; None: the bundled scenes.
+        others: images, or folders of them, whose prompts serve as control beside the other images given. None: where
+            fewer than 20 images are given the bundled emoji scenes, which say little of any other kind of picture, so
+            that a warning is logged and noted in the manifest.
         batch_size: prompts at a time.
         progress: wraps the iteration over images.
 
@@ -88,7 +84,7 @@ def logit_lens(
             model with folded LayerNorm, numbers that are not finite (where they became so is said), no other image for
             `full`.
     """
-    lens = UnembeddingLens(model.lm, model.vocabulary.n_used)
+    lens = UnembeddingLens(model.lm, model.vocabulary.rows)
     check_k(k, lens)
     if n_draws < 1:
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
@@ -98,6 +94,8 @@ def logit_lens(
     prompt_lens = PromptLens(model, lens, k, positions, kept, watch)
     probe = _Probe(prompt_lens, Substitutes(model, seed), n_draws, batch_size)
     names = controls_of(controls)
+    named = named_others(others, controls, isinstance(images_or_prompt, Prompt))
+    manifest = model.manifest(seed=seed)
     notes: tuple[str, ...] = ()
 
     if isinstance(images_or_prompt, Prompt):
@@ -109,11 +107,11 @@ def logit_lens(
         if not found:
             raise InputError("no image given")
         if "other_images" in names:
-            spare = []
-            if len(found) <= N_OTHERS:
-                spare = list(probe.over(bundled_scenes() if others is None else others, prompt, (), 0))
-            mean_prompt = probe.of_mean_prompt(prompt, len(found) + len(spare))
-            found = list(_beside_others(found, spare, mean_prompt, probe))
+            beside = Spare.beside([item.sha256 for item in found], named)
+            spare = list(probe.over(beside.sources, prompt, (), 0))
+            mean_prompt = probe.of_mean_prompt(prompt, beside.counted(len(found)))
+            manifest = beside.noted_in(manifest, [item.sha256 for item in found], [item.sha256 for item in spare])
+            found = list(_beside_others(found, spare, beside, mean_prompt, probe))
 
     names_of_images = distinct([item.result.image for item in found])
     pictures = {name: item.sha256 for name, item in zip(names_of_images, found, strict=True) if item.sha256}
@@ -123,13 +121,13 @@ def logit_lens(
         prompt=None if isinstance(images_or_prompt, Prompt) else prompt,
         images=tuple(item.result for item in found),
         tokens={},
-        manifest=replace(model.manifest(seed=seed), images=pictures).noting(notes),
+        manifest=replace(manifest, images=pictures).noting(notes),
     )
     ids = sorted({int(id) for reading in record.readings() for id in np.unique(reading.token_ids)})
     return replace(record, tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)))
 
 
-def chosen_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...]:
+def chosen_layers(layers: int | Sequence[int] | Numbers | None, n_layers: int) -> tuple[int, ...]:
     """Layers as counted from 0, each once and in their order; None: all.
 
     Raises:
@@ -137,6 +135,7 @@ def chosen_layers(layers: Sequence[int] | None, n_layers: int) -> tuple[int, ...
     """
     if layers is None:
         return tuple(range(n_layers + 1))
+    layers = integers(layers, "layers")
     for layer in layers:
         if not -n_layers - 1 <= layer <= n_layers:
             raise InputError(f"layer {layer}: the language model has 0 (the input) to {n_layers}")
@@ -217,15 +216,16 @@ class _Probe:
     def prompts(self, images: Iterable[ImagePrompt] | Float[Tensor, "batch pos d_model"], text: str) -> Prompt:
         return self.lens.model.embed([[image, Text(text)] for image in images])
 
-    def of_mean_prompt(self, text: str, n: int) -> LensControl:
-        """The mean of the n soft prompts that were read."""
+    def of_mean_prompt(self, text: str, pool: dict[str, int]) -> LensControl:
+        """The mean of all soft prompts that were read, of so many images from where."""
         assert isinstance(self.total, Tensor)
-        reads = self.lens.read(self.prompts(self.total[None] / n, text))
-        return self.lens.control("mean_prompt", self.substitutes.seed, reads)
+        reads = self.lens.read(self.prompts(self.total[None] / sum(pool.values()), text))
+        control = self.lens.control("mean_prompt", self.substitutes.seed, reads)
+        return replace(control, description=told("mean_prompt", pool), pool=pool)
 
 
 def _beside_others(
-    found: list[_Found], spare: list[_Found], mean_prompt: LensControl, probe: _Probe
+    found: list[_Found], spare: list[_Found], beside: Spare, mean_prompt: LensControl, probe: _Probe
 ) -> Iterator[_Found]:
     """Each result with the mean prompt's and that of other images' prompts, the spare ones' too."""
     pool = [*found, *spare]
@@ -233,11 +233,10 @@ def _beside_others(
     for i, item in enumerate(found):
         others, places = others_of(pictures, i, probe.substitutes.seed)
         reads, sources = [pool[j].read for j in places], tuple(pool[j].result.image for j in places)
-        controls = (
-            *item.result.controls,
-            mean_prompt,
-            probe.lens.control("other_images", probe.substitutes.seed, reads, sources),
-        )
+        control = probe.lens.control("other_images", probe.substitutes.seed, reads, sources)
+        counts = beside.counted_among(others, len(found))
+        control = replace(control, description=told("other_images", counts), pool=counts)
+        controls = (*item.result.controls, mean_prompt, control)
         targets = tuple(
             replace(
                 target,

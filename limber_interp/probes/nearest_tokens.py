@@ -13,16 +13,9 @@ from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.images import ImageSource, distinct, each
 from limber_interp.models.limber import Limber
 from limber_interp.probes.batches import batches
-from limber_interp.probes.controls import (
-    DESCRIPTIONS,
-    N_OTHERS,
-    Substitutes,
-    bundled_scenes,
-    controls_of,
-    generator,
-    others_of,
-)
+from limber_interp.probes.controls import DESCRIPTIONS, Substitutes, controls_of, generator
 from limber_interp.probes.lens import EmbeddingLens, check_k, check_unprocessed, read
+from limber_interp.probes.others import Spare, named_others, others_of, told
 from limber_interp.probes.targets import Watch, permutation_p
 from limber_interp.records import Control, ImageTokens, NearestTokens
 
@@ -37,12 +30,12 @@ def nearest_tokens(
     k: int = 5,
     metric: str = "cosine",
     matrix: str = "W_E",
-    targets: Sequence[str] = (),
+    targets: str | Sequence[str] = (),
     controls: str | bool = "full",
     seed: int = 0,
     *,
     n_draws: int | None = None,
-    others: Sequence[ImageSource] | None = None,
+    others: ImageSource | Sequence[ImageSource] | None = None,
     batch_size: int = 8,
     keep_seen: int = 100,
     progress: Callable[[Iterable[ImageSource]], Iterable[ImageSource]] = iter,
@@ -66,8 +59,10 @@ def nearest_tokens(
             prompts too); see `probes.controls`. Targets are compared to other images with `full` alone.
         seed: of everything that the controls draw.
         n_draws: soft prompts per image of noise and of random maps; None: as many as make 100 positions.
-        others: images whose prompts serve as control where fewer than 20 images are given; None: the bundled scenes.
-            Scores are kept of up to 19 drawn at random from the others that were given and these.
+        others: images, or folders of them, whose prompts serve as control beside the other images given. None: where
+            fewer than 20 images are given the bundled emoji scenes, which say little of any other kind of picture, so
+            that a warning is logged and noted in the manifest. Scores are kept of up to 19 drawn at random from all of
+            these; p-values are against all.
         progress: wraps the iteration over images.
 
     Raises:
@@ -81,25 +76,27 @@ def nearest_tokens(
         raise InputError(f"n_draws = {n_draws}: draw at least 1")
     check_at_least_one(batch_size=batch_size)
     names = controls_of(controls)
-    n_used = model.vocabulary.n_used
-    lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, n_used)
+    named = named_others(others, controls)
+    used = model.vocabulary.rows
+    lens = EmbeddingLens(model.lm.W_E if matrix == "W_E" else model.lm.W_U.T, metric, used)
     check_k(k, lens)
     probe = _Probe(model, lens, k, Watch.of(model.vocabulary, targets), names, Substitutes(model, seed), n_draws)
 
     found = list(probe.over(progress(each(images)), batch_size, keep_seen))
     if not found:
         raise InputError("no image given")
+    manifest = model.manifest(seed=seed)
     if "other_images" in names:
-        spare = []
-        if len(found) <= N_OTHERS:
-            probe = replace(probe, controls=())
-            spare = list(probe.over(bundled_scenes() if others is None else others, batch_size, 0))
-        mean_prompt = probe.of_mean_prompt(len(found) + len(spare))
-        found = list(_beside_others(found, spare, mean_prompt, k, seed))
+        beside = Spare.beside([item.sha256 for item in found], named)
+        probe = replace(probe, controls=())
+        spare = list(probe.over(beside.sources, batch_size, 0))
+        mean_prompt = probe.of_mean_prompt(beside.counted(len(found)))
+        manifest = beside.noted_in(manifest, [item.sha256 for item in found], [item.sha256 for item in spare])
+        found = list(_beside_others(found, spare, beside, mean_prompt, k, seed))
 
     results = tuple(item.result for item in found)
     ids = sorted({int(id) for result in results for id in np.unique(result.token_ids)})
-    lengths = torch.cat([block.float().norm(dim=-1) for block in model.lm.W_E[:n_used].split(4096)])
+    lengths = torch.cat([block.float().norm(dim=-1) for block in used.pick(model.lm.W_E).split(4096)])
     pictures = distinct([result.image for result in results])
     return NearestTokens(
         metric=metric,
@@ -108,9 +105,7 @@ def nearest_tokens(
         images=results,
         tokens=dict(zip(map(str, ids), model.vocabulary.strings(ids), strict=True)),
         token_norms=_quantiles(lengths.cpu().numpy()),
-        manifest=replace(
-            model.manifest(seed=seed), images=dict(zip(pictures, (item.sha256 for item in found), strict=True))
-        ),
+        manifest=replace(manifest, images=dict(zip(pictures, (item.sha256 for item in found), strict=True))),
     )
 
 
@@ -162,12 +157,13 @@ class _Probe:
                 )
                 index += 1
 
-    def of_mean_prompt(self, n: int) -> Control:
-        """The mean of the n soft prompts that were read."""
+    def of_mean_prompt(self, pool: dict[str, int]) -> Control:
+        """The mean of all soft prompts that were read, of so many images from where."""
         assert isinstance(self.total, Tensor)
-        reading = read(self.lens, self.total / n, 1, self.watch.target_ids.to(self.model.device))
+        reading = read(self.lens, self.total / sum(pool.values()), 1, self.watch.target_ids.to(self.model.device))
         scores = reading.scores.T.cpu().numpy()
-        return self._control("mean_prompt", scores, reading.ranks.amin(0, keepdim=True).cpu().numpy())
+        control = self._control("mean_prompt", scores, reading.ranks.amin(0, keepdim=True).cpu().numpy())
+        return replace(control, description=told("mean_prompt", pool), pool=pool)
 
     def _control(
         self, name: str, scores: Float[np.ndarray, "draws pos"], best_ranks: Int[np.ndarray, "draws targets"]
@@ -202,7 +198,7 @@ class _Probe:
 
 
 def _beside_others(
-    found: list[_Found], spare: list[_Found], mean_prompt: Control, k: int, seed: int
+    found: list[_Found], spare: list[_Found], beside: Spare, mean_prompt: Control, k: int, seed: int
 ) -> Iterator[_Found]:
     """Each result with the control `other_images`: what was found at all other images and at the spare ones."""
     pool = [*found, *spare]
@@ -211,15 +207,17 @@ def _beside_others(
     for i, item in enumerate(found):
         others, places = others_of(pictures, i, seed)
         drawn = [pool[j].result for j in places]
+        counts = beside.counted_among(others, len(found))
         targets = item.result.targets
         hits = (best_ranks[others] <= k).mean(axis=0).tolist()
         control = Control(
             name="other_images",
-            description=DESCRIPTIONS["other_images"],
+            description=told("other_images", counts),
             seed=seed,
             scores=np.stack([result.scores[:, 0] for result in drawn]),
             hits=dict(zip((target.word for target in targets), hits, strict=True)),
             sources=tuple(result.image for result in drawn),
+            pool=counts,
         )
         compared = tuple(
             replace(t, p_images=permutation_p(float(t.best_rank), best_ranks[others, column]), n_images=len(others))

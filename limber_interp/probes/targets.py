@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int, Num
 from torch import Tensor
 
+from limber_interp.arguments import several
 from limber_interp.models.vocabulary import Vocabulary
 from limber_interp.records import Target
 
@@ -27,7 +28,7 @@ def matched_words(strings: Sequence[str], target: int, n: int = N_WORDS) -> list
     word for something else in the image counts against the target.
 
     Args:
-        strings: the text of every used token.
+        strings: the text of every token by its id, "" of those that stand for none.
     """
     words = [id for id, text in enumerate(strings) if id != target and A_WORD.fullmatch(text)]
     return sorted(sorted(words, key=lambda id: abs(id - target))[:n])
@@ -57,22 +58,23 @@ class Watch:
     tokens: tuple[str, ...]
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, targets: Sequence[str], first_token: bool = False) -> "Watch":
+    def of(cls, vocabulary: Vocabulary, targets: str | Sequence[str], first_token: bool = False) -> "Watch":
         """Look the targets up.
 
         Args:
+            targets: words; a string is one.
             first_token: take the first token of a target that has several.
 
         Raises:
             InputError: a target is not a single token, and `first_token` is not set; or it is empty.
         """
-        words = tuple(dict.fromkeys(targets))
+        words = tuple(dict.fromkeys(several(targets)))
         wanted = [vocabulary.id_of(word, first_token) for word in words]
-        strings = vocabulary.strings(range(vocabulary.n_used)) if words else []
+        strings = vocabulary.texts if words else []
         matched = [matched_words(strings, id) for id in wanted]
         union = sorted(set().union(*matched))
         populations = tuple(np.searchsorted(union, np.array(ids, dtype=np.int64)) + len(words) for ids in matched)
-        ids = torch.tensor(wanted + union, dtype=torch.int64)
+        ids = torch.tensor(wanted + union, dtype=torch.int64, device="cpu")
         return cls(words, ids, populations, tuple(strings[id] for id in wanted))
 
     @property

@@ -26,6 +26,7 @@ from limber_interp.records.comparison import Score as Score
 from limber_interp.records.comparison import Similarity as Similarity
 from limber_interp.records.controls import Control as Control
 from limber_interp.records.controls import Target as Target
+from limber_interp.records.controls import least_p_told as least_p_told
 from limber_interp.records.estimates import SHARE as SHARE
 from limber_interp.records.estimates import Bounds as Bounds
 from limber_interp.records.estimates import Difference as Difference

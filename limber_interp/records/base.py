@@ -125,6 +125,7 @@ class Manifest(Record):
         preprocessing: the encoder's description of what it does to an image.
         images: image as given -> sha256 of its RGB pixels.
         notes: what a reader of the numbers has to know, e.g. that a projection could not be verified.
+        others: the same as `images` of further images, which served as control alone.
     """
 
     config: Mapping[str, Any]
@@ -136,6 +137,7 @@ class Manifest(Record):
     images: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=installed_versions)
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def noting(self, lines: Iterable[str]) -> "Manifest":
         """The same with further notes."""

@@ -15,13 +15,15 @@ class Control(Record):
     """The best score at each position of soft prompts that say nothing about the image.
 
     Attributes:
-        name: `noise`, `random_map` or `other_images`.
+        name: a control of `probes.controls`.
         description: how the prompts were made, as a caption has to say it.
         seed: of what was drawn.
         scores: of the nearest token, per draw and position. A draw is one whole soft prompt.
         hits: target -> share of the draws in which it was among the k nearest at some position; of `other_images` the
             share of all the others, of which `scores` may hold a random part only (`Target.n_images` counts them).
         sources: the images whose prompts were taken, one per draw, where they were images.
+        pool: how many images they were taken from, by where these come from: `given`, `others` (named as such),
+            `bundled_scenes`.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Control(Record):
     scores: Float[np.ndarray, "draws pos"]
     hits: Mapping[str, float] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    pool: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_draws(self) -> int:
@@ -63,7 +66,21 @@ class Control(Record):
             summary["hit_at_k"] = dict(self.hits)
         if self.sources:
             summary["sources"] = list(self.sources)
+        if self.pool:
+            summary["pool"] = dict(self.pool)
         return summary
+
+
+def least_p(n: int) -> float | None:
+    """The smallest permutation p-value that `n` others allow: one in n + 1, whatever the target does."""
+    return 1 / (n + 1) if n else None
+
+
+def least_p_told(n_words: int, n_images: int) -> str:
+    """The smallest p-values that the numbers of others allow, as a caption has to say them; "" where there are none."""
+    counts = ((n_words, "words"), (n_images, "images"))
+    parts = [f"{1 / (n + 1):.3g} against {n} {others}" for n, others in counts if n]
+    return f"the smallest p-value that there can be: {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -104,4 +121,5 @@ class Target(Record):
             "best_position": self.best_position,
             "p_words": {"p": self.p_words, "n": self.n_words},
             "p_images": {"p": self.p_images, "n": self.n_images},
+            "least_p": {"words": least_p(self.n_words), "images": least_p(self.n_images)},
         }

@@ -1,13 +1,14 @@
 """What a language model would say at each layer, at positions of images' prompts."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from limber_interp.records.base import Manifest, Record
+from limber_interp.records.controls import least_p
 
 DECIMALS = 5  # of nats and logits in JSON: float32 knows no more of them, and a file is a third as long
 
@@ -43,6 +44,8 @@ class LensControl(Record):
         top_logprobs: of the most probable token. A draw is one whole soft prompt.
         best_ranks, best_logprobs: of each target, in the order of `ImageLens.targets`, at the position best for it.
         sources: the images whose prompts were taken, one per draw, where they were images.
+        pool: how many images they were taken from, by where these come from: `given`, `others` (named as such),
+            `bundled_scenes`.
     """
 
     name: str
@@ -53,6 +56,7 @@ class LensControl(Record):
     best_ranks: Int[np.ndarray, "draws layers targets"]
     best_logprobs: Float[np.ndarray, "draws layers targets"]
     sources: tuple[str, ...] = ()
+    pool: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n_draws(self) -> int:
@@ -72,6 +76,8 @@ class LensControl(Record):
         summary: dict[str, Any] = {"description": self.description, "seed": self.seed, "n_draws": self.n_draws}
         if self.sources:
             summary["sources"] = list(self.sources)
+        if self.pool:
+            summary["pool"] = dict(self.pool)
         summary["top1_logprob"] = {
             name: _rounded(np.quantile(self.top_logprobs, q, axis=(0, 2)))
             for name, q in (("median", 0.5), ("q95", 0.95))
@@ -131,6 +137,7 @@ class LensTarget(Record):
             "logprob": _rounded(self.logprobs),
             "p_words": {"p": None if self.p_words is None else self.p_words.tolist(), "n": self.n_words},
             "p_images": {"p": None if self.p_images is None else self.p_images.tolist(), "n": self.n_images},
+            "least_p": {"words": least_p(self.n_words), "images": least_p(self.n_images)},
         }
 
 

@@ -89,6 +89,8 @@ def fit(
     check_at_least_one(block_size=block_size)
     if len(captions) != encodings.shape[0]:
         raise InputError(f"closed form: found {len(captions)} images with captions and {encodings.shape[0]} encodings")
+    if of_one := [i for i, told in enumerate(captions) if isinstance(told, str)]:
+        raise InputError(f"closed form: image {of_one[0]} has one text for its captions, expected a list of them")
     count, d_encoder = encodings.shape[0] * encodings.shape[1], encodings.shape[2]
     if method == "least-squares" and count <= d_encoder:
         raise InputError(
@@ -212,7 +214,7 @@ class _Targets:
     def __init__(self, model: Limber, captions: Sequence[Sequence[str]]) -> None:
         encode = model.vocabulary.encode
         self.ids = [np.unique([id for caption in told for id in encode(caption)]) for told in captions]
-        self.rows = model.lm.W_E[: model.vocabulary.n_used].detach().cpu().double()
+        self.rows = model.lm.W_E[: model.vocabulary.rows.stop].detach().cpu().double()
         images_with = np.bincount(np.concatenate(self.ids), minlength=len(self.rows))
         self.idf = np.log(len(captions) / np.maximum(images_with, 1))
         self.told = np.array([self.idf[ids].sum() > 0 for ids in self.ids])

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from limber_interp.arguments import several
 from limber_interp.models.vocabulary import Vocabulary
 
 IGNORED = -100  # a label that counts for no loss, as torch's cross entropy has it
@@ -30,14 +31,14 @@ def share(batch: Int[np.ndarray, " batch"], rank: int, world_size: int) -> Int[n
 
 
 def caption_tokens(
-    vocabulary: Vocabulary, captions: Sequence[str], limit: int
+    vocabulary: Vocabulary, captions: str | Sequence[str], limit: int
 ) -> tuple[Int[Tensor, "batch text_pos"], Int[Tensor, "batch text_pos"]]:
     """Token ids and labels of captions, padded on the right: each caption's tokens, then one end of text.
 
     Labels are the ids up to and with the end of text, `IGNORED` after it. A caption of more than `limit` positions is
     cut there, and then has no end of text to learn.
     """
-    told = [[*vocabulary.encode(caption), vocabulary.eos][:limit] for caption in captions]
+    told = [[*vocabulary.encode(caption), vocabulary.eos][:limit] for caption in several(captions)]
     width = max(map(len, told))
     ids = torch.full((len(told), width), vocabulary.eos)
     labels = torch.full((len(told), width), IGNORED)

@@ -40,7 +40,7 @@ def held_out_losses(model: Limber, batches: Iterable[Told]) -> dict[str, float]:
                 soft_prompt, seen, kept = model.lm.W_E[ids[:, :1]], ids[:, 1:], kept[:, 1:]
             else:
                 soft_prompt, seen = model.projection(shown.to(model.device).float()), ids
-            loss = caption_loss(model.lm, model.vocabulary.n_used, soft_prompt, seen, kept)
+            loss = caption_loss(model.lm, model.vocabulary.rows, soft_prompt, seen, kept)
             if not loss.isfinite():
                 prompt = torch.cat([soft_prompt.to(model.dtype), model.lm.W_E[seen[:, :-1]]], dim=1)
                 raise not_finite(model.lm, prompt, names=[f"held-out caption {text[0]!r}" for text in captions])

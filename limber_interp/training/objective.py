@@ -7,19 +7,20 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 from transformer_lens import HookedTransformer
 
+from limber_interp.text_rows import TextRows
 from limber_interp.training.data import IGNORED
 from limber_interp.training.memory import Checkpointing
 
 
 def caption_loss(
     lm: HookedTransformer,
-    n_used: int,
+    rows: TextRows | int,
     soft_prompt: Float[Tensor, "batch prompt_pos d_model"],
     ids: Int[Tensor, "batch text_pos"],
     labels: Int[Tensor, "batch text_pos"],
     checkpointing: Checkpointing | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross entropy in nats per labelled token, over the vocabulary's `n_used` rows, in float32.
+    """Mean cross entropy in nats per labelled token, over the vocabulary's `rows` (n: `0 … n - 1`), in float32.
 
     Equation 1 of Merullo et al. (arXiv 2209.15162): the likelihood of a caption given the projected image; the language
     model is frozen and gradients reach the soft prompt through it. Captions are padded on the right, where causal
@@ -38,5 +39,7 @@ def caption_loss(
         resid_post = lm(residual, start_at_layer=0, stop_at_layer=lm.cfg.n_layers)
     labelled = labels != IGNORED
     normalized = lm.ln_final(resid_post[:, soft_prompt.shape[1] - 1 :][labelled][None])[0]
-    logits = normalized @ lm.W_U[:, :n_used] + lm.b_U[:n_used]
-    return cross_entropy(logits.float(), labels[labelled])
+    rows = TextRows.of(rows)
+    # Of a set with gaps the logits are picked, not the weights: captions are shorter than the model is wide
+    logits = rows.columns(normalized @ lm.W_U[:, : rows.stop] + lm.b_U[: rows.stop])
+    return cross_entropy(logits.float(), rows.places(labels[labelled]))

@@ -244,13 +244,13 @@ class Steps:
         told = [captions[int(u * len(captions))] for captions, u in zip(read.captions, chosen, strict=True)]
         ids, labels = (t.to(device) for t in caption_tokens(model.vocabulary, told, self.limit))
         dropped = nn.functional.dropout(soft_prompt, self.config.image_embed_dropout_prob)
-        n_used = model.vocabulary.n_used
+        rows = model.vocabulary.rows
         with torch.autocast(device.type, torch.bfloat16, enabled=self.config.bf16):
-            loss = caption_loss(model.lm, n_used, dropped, ids, labels, self.checkpointing)
+            loss = caption_loss(model.lm, rows, dropped, ids, labels, self.checkpointing)
             if step == 0 and not loss.isfinite():  # nothing was trained yet that could have gone wrong
                 prompt = torch.cat([dropped.detach().to(model.dtype), model.lm.W_E[ids[:, :-1]]], dim=1)
                 raise InputError(f"step 0: {not_finite(model.lm, prompt, names=read.keys)}")
-        if not loss.item() < EXPLODED * math.log(n_used):  # NaN is not below it either
+        if not loss.item() < EXPLODED * math.log(len(rows)):  # NaN is not below it either
             raise RuntimeError(
                 f"step {step}: the loss is {loss.item():.4g} on {keys_shown(read.keys)}; look at these, or lower lr "
                 f"({self.config.lr}), and go on with --resume"

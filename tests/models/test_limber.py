@@ -200,6 +200,13 @@ def test_an_untrained_projection(world, images):
     assert model.notes == ("untrained projection",)
 
 
+def test_a_manifest_of_one_image(tiny, images, tmp_path):
+    """A path was taken for as many images as it has letters."""
+    path = tmp_path / "a.png"
+    images[0].save(path)
+    assert tiny.manifest(str(path)).images == {str(path): image_hash(images[0])}
+
+
 def test_manifest(world, tiny, images, tmp_path):
     images[0].save(tmp_path / "a.png")
     manifest = tiny.manifest([tmp_path / "a.png", images[1], images[1]], seed=7)

@@ -36,6 +36,30 @@ def test_a_word_is_looked_up_with_its_space_first(words):
     assert words.decode(words.id_of("A")) == "A"  # there is no ' A' in these few sentences
 
 
+def test_what_is_only_white_space_is_followed_as_itself_or_not_at_all(words):
+    """`""`, and a line end, were taken for the space that stands before a word."""
+    for text in ("\n", "\t", " "):
+        assert words.decode(words.id_of(text)) == text
+    for text in ("", "\t\n", "\u2003"):
+        with pytest.raises(InputError, match="is no word: it is .*; name a word"):
+            words.id_of(text, first_token=True)
+
+
+def test_a_text_that_is_no_unicode_is_refused(words):
+    """A lone surrogate, as half an emoji in JSON, was a TypeError of the tokenizer that named no text."""
+    with pytest.raises(InputError, match=r"text 'a dog \\ud83d': no valid Unicode: '\\ud83d' at character 7 is half"):
+        words.encode("a dog \ud83d")
+    with pytest.raises(InputError, match="no valid Unicode"):
+        words.id_of("\ud83d")
+
+
+def test_tokens_that_hold_a_text(words):
+    whole = words.containing([".", "\n"])
+    assert whole == words.containing((".",)) | words.containing("\n")
+    assert {words.decode(id) for id in words.containing("og.")} <= {"og.", "dog.", " dog."}
+    assert all("." in words.decode(id) or "\n" in words.decode(id) for id in whole)
+
+
 def test_a_word_of_several_tokens(words):
     with pytest.raises(
         InputError, match=r"'doghouse' is not one token .* but ' dog' \+ 'h' .* nearest that are: .*dog"

@@ -281,6 +281,7 @@ def test_a_target_is_followed_everywhere(opened):
         said = [float(number) for number in re.findall(r"[\d.]+", values[control.name.replace("_", " ")][1])]
         assert said == pytest.approx([band["median"], band["q05"], band["q95"]], abs=0.51)
     assert "p = 0.025 against 200 other words at this image, at layer 1" in page.locator("#curves").inner_text()
+    assert "; so many allow no p below 0.005." in page.locator("#curves").inner_text()
     assert page.locator("#curves polygon").count() == 2 * len(record.images[0].controls)
     page.locator("#curves svg[role=img]").first.click(position={"x": 1, "y": 50})
     assert page.locator("#layer").input_value() == "0"

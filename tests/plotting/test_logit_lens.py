@@ -330,6 +330,8 @@ def test_p_values_against_other_images(drawn):
     axes = panel(drawn(ranks, without(record, targets=(target,)), "dog"), "permutation p-value")
     assert axes.lines[1].get_ydata().tolist() == [0.05] * 4
     assert axes.get_legend().get_texts()[1].get_text() == "against 19 other images"
+    said = " ".join(axes.get_figure().get_supxlabel().split())
+    assert "the smallest p-value that there can be: 0.01 against 99 words, 0.05 against 19 images." in said
 
 
 def test_no_token_is_mathematics(drawn):

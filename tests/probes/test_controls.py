@@ -9,7 +9,6 @@ from limber_interp.probes.controls import (
     derangement,
     generator,
     noise,
-    others_of,
     random_map,
 )
 
@@ -101,12 +100,3 @@ def test_a_derangement_moves_everything(n):
         order = derangement(n, generator(seed, "derangement", 0))
         assert sorted(order) == list(range(n))
         assert (order != range(n)).all()
-
-
-def test_others_are_other_pictures():
-    others, drawn = others_of(["a", "b", "a", *map(str, range(30))], 0, seed=0)
-    assert list(others) == [1, *range(3, 33)]
-    assert len(drawn) == 19
-    assert set(drawn) <= set(others)
-    with pytest.raises(InputError, match="there is no other image"):
-        others_of(["a", "a"], 1, seed=0)

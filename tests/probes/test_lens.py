@@ -68,7 +68,7 @@ def test_ties_go_to_the_lower_id(data):
 def test_unused_rows_never_appear(metric):
     rows = torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
     hidden = 5 * rows[20:]  # each has an unused row as its nearest
-    reading = read(EmbeddingLens(rows, metric, n_used=20), hidden, 20, torch.arange(20))
+    reading = read(EmbeddingLens(rows, metric, used=20), hidden, 20, torch.arange(20))
     assert reading.ids.max() == 19
     assert reading.ranks.max() == 20
     alone = read(EmbeddingLens(rows[:20].clone(), metric), hidden, 20)

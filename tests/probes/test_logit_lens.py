@@ -200,6 +200,39 @@ def test_layers_and_positions_are_parts_of_all(tiny: Limber, images):
     assert item.targets[0].p_words.shape == (2,)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (np.array([0, -1]), [0, 6]),
+        (torch.tensor([0, -1]), [0, 6]),
+        (range(1, 3), [1, 2]),
+        (np.array([[1, 0], [0, 1]]), [2, 1]),  # patches
+        ([[1, 0], np.int64(-1)], [2, 6]),
+        (2, [2]),
+        (np.int64(2), [2]),
+    ],
+    ids=str,
+)
+def test_positions_as_arrays(tiny: Limber, images, given, expected):
+    """An array fell with "the truth value of an array is ambiguous", as its comparison to "image" is an array too."""
+    (item,) = logit_lens(tiny, images[0], positions=given, controls="none").images
+    assert list(item.positions) == expected
+
+
+def test_layers_as_arrays(tiny: Limber, images):
+    for given in (np.array([1, -1]), torch.tensor([3, 1]), (1, 3)):
+        assert logit_lens(tiny, images[0], layers=given, controls="none").layers == (1, 3)
+    assert logit_lens(tiny, images[0], layers=2, controls="none").layers == (2,)
+
+
+def test_a_string_is_one_word(tiny: Limber, images):
+    """`targets="dog"` followed d, o and g."""
+    settings = {"controls": "none", "positions": "last"}
+    for word in ("dog", " dog"):
+        (target,) = logit_lens(tiny, images[0], targets=word, **settings).images[0].targets
+        assert (target.word, target.token) == (word, " dog")
+
+
 def test_a_pooled_encoder_has_no_grid(world, images):
     item = logit_lens(load(world.config("nfresnet")), images[0], controls="full", n_draws=2).images[0]
     assert item.grid is None
@@ -272,6 +305,15 @@ def test_json_and_disk(tiny: Limber, images, tmp_path):
         ({"positions": "first"}, "positions 'first' are unknown; use image, text, last, all"),
         ({"positions": [(2, 0)]}, r"patch \(2, 0\) lies outside the 2 x 2 grid"),
         ({"positions": []}, r"the prompt has none of \[\]"),
+        ({"positions": np.array([], dtype=int)}, r"the prompt has none of \[\]"),
+        ({"positions": np.array([True, False])}, "positions: found True, expected a whole number"),
+        ({"positions": [0.5]}, "positions: found 0.5, expected a whole number"),
+        ({"positions": [(0, 1, 2)]}, r"positions: found \(0, 1, 2\), expected a place or a patch's"),
+        ({"layers": np.array([0.5])}, "layers: found 0.5, expected a whole number"),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
+        ({"batch_size": -1}, "batch_size -1: expected at least 1"),
+        ({"targets": [""]}, "'' is no word: it is empty; name a word"),
+        ({"targets": ["\t\t"]}, "is no word: it is only white space; name a word"),
         ({"positions": "text", "prompt": ""}, "the prompt has none of 'text'"),
         ({"n_draws": 0}, "n_draws = 0"),
         ({"controls": "most"}, "controls 'most' is unknown"),

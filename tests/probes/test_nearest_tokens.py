@@ -61,6 +61,12 @@ def test_ranks_hits_and_p_values_by_hand(tiny: Limber, images):
             assert all(share in (0, 0.5, 1) for share in hits.values())
 
 
+def test_a_string_is_one_word(tiny: Limber, images):
+    """`targets="dog"` followed d, o and g."""
+    (target,) = nearest_tokens(tiny, images[0], targets="dog", controls="none").images[0].targets
+    assert (target.word, target.token) == ("dog", " dog")
+
+
 def test_other_images_are_the_other_results(tiny: Limber, images):
     """The same picture given twice is no other image."""
     record = nearest_tokens(tiny, [*images, images[0].copy()], others=[])
@@ -173,6 +179,8 @@ def test_json_and_disk(tiny: Limber, images, tmp_path):
         ({"controls": "most"}, "controls 'most' is unknown; use one of none, fast, full"),
         ({"n_draws": 0}, "n_draws = 0"),
         ({"targets": ["doge"]}, "'doge' is not one token"),
+        ({"targets": ""}, "'' is no word: it is empty; name a word"),
+        ({"batch_size": 0}, "batch_size 0: expected at least 1"),
         ({"images": []}, "no image given"),
         ({"images": ["/nowhere.png"]}, "/nowhere.png: no such image file"),
     ],

@@ -45,6 +45,11 @@ def test_a_caption_of_one_token_has_two_labels(tiny: Limber) -> None:
     assert labels.tolist() == [[tiny.vocabulary.id_of("dog"), tiny.vocabulary.eos]]
 
 
+def test_a_string_is_one_caption(tiny):
+    ids, _ = caption_tokens(tiny.vocabulary, "A dog.", limit=100)
+    torch.testing.assert_close(ids, caption_tokens(tiny.vocabulary, ["A dog."], limit=100)[0])
+
+
 def test_a_caption_beyond_the_context_is_cut_and_has_no_end(tiny: Limber) -> None:
     _, labels = caption_tokens(tiny.vocabulary, ["A picture of a dog on the grass."], limit=4)
     assert labels.shape == (1, 4)

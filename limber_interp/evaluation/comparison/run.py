@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from limber_interp.arguments import integers, several
 from limber_interp.config import LimberConfig
 from limber_interp.datasets import Dataset, QuestionSet, fingerprint, open_dataset, open_questions
 from limber_interp.errors import InputError
@@ -30,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 
 def compare(
-    configs: Sequence[str | Path | LimberConfig],
+    configs: str | Path | LimberConfig | Sequence[str | Path | LimberConfig],
     data: str | Path | None = None,
-    tasks: Sequence[str] | None = None,
+    tasks: str | Sequence[str] | None = None,
     *,
     out: str | Path,
     prompt: str = "A picture of",
@@ -44,7 +45,7 @@ def compare(
     annotations: str | Path | None = None,
     question_images: str | Path | None = None,
     max_questions: int | None = None,
-    shots: Sequence[int] = (0, 1, 2, 4),
+    shots: int | Sequence[int] = (0, 1, 2, 4),
     template: Template = DEFAULT_TEMPLATE,
     words: str | Path | None = None,
     wordnet: str | Path | None = None,
@@ -97,9 +98,10 @@ def compare(
             captions or answers to hold what is said against, or another run's results in `out`. All of it before
             anything is said.
     """
+    configs = several(configs, (str, Path, LimberConfig))
     setting = Setting(
-        TASKS if tasks is None else tuple(tasks), prompt, max_new_tokens, tuple(shots), template, max_questions, seed,
-        batch_size, max_rejected, device, dtype, progress,
+        TASKS if tasks is None else several(tasks), prompt, max_new_tokens, integers(shots, "shots"), template,
+        max_questions, seed, batch_size, max_rejected, device, dtype, progress,
     )  # fmt: skip
     setting.check()
     if max_images is not None and max_images < 2:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limber_interp.arguments import several
 from limber_interp.devices import choose_device
 from limber_interp.errors import InputError, check_at_least_one
 from limber_interp.evaluation.metrics.clip import Clip, WordTokenizer, clip_of_folder, known_clip
@@ -150,12 +151,13 @@ class ClipScorer:
         return torch.cat(found)
 
     @torch.no_grad()
-    def texts(self, texts: Sequence[str], batch_size: int = 256) -> Float[Tensor, "n d"]:
+    def texts(self, texts: str | Sequence[str], batch_size: int = 256) -> Float[Tensor, "n d"]:
         """Unit vectors of texts, each behind the prefix; an equal text is embedded once.
 
         Raises:
             InputError: none, or a batch size below 1.
         """
+        texts = several(texts)
         if not texts:
             raise InputError("no texts to score; give one or more")
         check_at_least_one(batch_size=batch_size)
@@ -184,8 +186,9 @@ class ClipScorer:
         found = self.texts([text for of_image in references for text in of_image], batch_size)
         return list(found.split([len(of_image) for of_image in references]))
 
-    def unknown(self, texts: Sequence[str]) -> Counter[str]:
+    def unknown(self, texts: str | Sequence[str]) -> Counter[str]:
         """Words that the tokenizer leaves out, and how often: none but of a `WordTokenizer`."""
+        texts = several(texts)
         return self._clip.tokenizer.unknown(texts) if isinstance(self._clip.tokenizer, WordTokenizer) else Counter()
 
     def _prefixed(self, text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from pycocoevalcap.tokenizer import ptbtokenizer
 
+from limber_interp.arguments import several
 from limber_interp.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 Tokenizer = Literal["auto", "ptb", "python"]
 
 
-def tokenize(texts: Sequence[str], tokenizer: str = "auto") -> tuple[list[str], str]:
+def tokenize(texts: str | Sequence[str], tokenizer: str = "auto") -> tuple[list[str], str]:
     """The texts as words with one blank between, and the name of the tokenizer that made them.
 
     Args:
@@ -42,7 +43,7 @@ def tokenize(texts: Sequence[str], tokenizer: str = "auto") -> tuple[list[str], 
         tokenizer = "ptb" if java_runs() else "python"
     # One caption is one line to Stanford's, for which more characters end a line than \n. And a letter with its accents
     # is one character: typed as two it would be another word, or a word cut in two
-    lines = [" ".join(unicodedata.normalize("NFC", text).split()) for text in texts]
+    lines = [" ".join(unicodedata.normalize("NFC", text).split()) for text in several(texts)]
     split = _stanford(lines) if tokenizer == "ptb" else [_treebank(line) for line in lines]
     return [" ".join(token for token in line if token not in ptbtokenizer.PUNCTUATIONS) for line in split], tokenizer
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32
 
+from limber_interp.arguments import several
 from limber_interp.models.limber import Limber
 
 
@@ -21,7 +22,7 @@ def mean_by_word(
     """
     images: dict[str, list[int]] = {}
     for index, shown in enumerate(words):
-        for word in set(shown):
+        for word in set(several(shown)):
             images.setdefault(word, []).append(index)
     names = tuple(sorted(word for word, indices in images.items() if len(indices) >= at_least))
     means = np.empty((len(names), features.shape[1]), dtype=np.float32)
@@ -30,7 +31,7 @@ def mean_by_word(
     return names, means
 
 
-def token_embeddings(model: Limber, words: Sequence[str]) -> Float32[np.ndarray, "words d_model"]:
+def token_embeddings(model: Limber, words: str | Sequence[str]) -> Float32[np.ndarray, "words d_model"]:
     """The row of W_E of each word with its leading space; the mean of its tokens' rows where it has several."""
-    rows = [model.lm.W_E[model.vocabulary.encode(f" {word}")].float().mean(dim=0) for word in words]
+    rows = [model.lm.W_E[model.vocabulary.encode(f" {word}")].float().mean(dim=0) for word in several(words)]
     return np.stack([row.detach().cpu().numpy() for row in rows])

@@ -27,7 +27,7 @@ from limber_interp.plotting.logit_lens.parts import (
     square,
 )
 from limber_interp.plotting.style import COLOURS, GREY, INK, blank, chosen, drawable, inscribe, write
-from limber_interp.records import ImageLens, LensTarget, LogitLens
+from limber_interp.records import ImageLens, LensTarget, LogitLens, least_p_told
 
 PANELS = 6  # layers that `patches` draws where none are asked for
 COLUMNS = 3
@@ -129,7 +129,8 @@ def ranks(record: LogitLens, path: str | Path, target: str, image: int = 0) -> N
         )
         text += "95 % quantile. "
     if tested:
-        text += "p-values of the highest log-probability over positions; one of many layers is small by chance. "
+        text += "p-values of the highest log-probability over positions; one of many layers is small by chance; "
+        text += f"{least_p_told(followed.n_words, followed.n_images)}. "
     inscribe(sheet, Path(item.image).name, text + described(item))
     write(sheet, path)
 
@@ -184,6 +185,7 @@ def _rows(record: LogitLens, layers: Sequence[int] | None) -> list[int]:
     n_layers = len(record.layers)
     if layers is None:
         return np.unique(np.linspace(0, n_layers - 1, min(PANELS, n_layers)).round().astype(int)).tolist()
+    layers = list(layers)  # an array, perhaps, of which Python asks whether it is true
     if not layers:
         raise InputError("no layer to draw: name at least one, or none for about six of the record's")
     for layer in layers:

@@ -135,10 +135,9 @@ function paintCurves(image, state, pick) {
 
   parent.append(valuesTable(image, logprobs, ranks, state.layer, charts));
   const said = [];
-  for (const { values, against } of target?.p ?? []) {
-    said.push(
-      `p = ${Number(values[state.layer].toPrecision(2))} against ${against}, at layer ${record.layers[state.layer]}.`,
-    );
+  for (const { values, against, least } of target?.p ?? []) {
+    const p = Number(values[state.layer].toPrecision(2));
+    said.push(`p = ${p} against ${against}, at layer ${record.layers[state.layer]}; so many allow no p below ${least}.`);
   }
   if (target) {
     said.push("A control's line is the median over its draws, its band their 5 % to 95 %.");
