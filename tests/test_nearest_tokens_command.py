@@ -82,7 +82,7 @@ def test_tokens_are_no_markup(world, pictures, capsys, monkeypatch):
         (["--targets", ","], "--targets ',': word 1 is empty"),
         (["--targets", "dog,"], "--targets 'dog,': word 2 is empty"),
         (["--targets", "\t\t"], "is no word: it is only white space; name a word"),
-        (["--others", "."], "--others: --controls fast takes no other images; leave one of them out"),
+        (["--others", "another.png"], "--others: --controls fast takes no other images; leave one of them out"),
         (["--figure", "out.gif"], "out.gif: cannot write a .gif file; use .png, .pdf, .svg"),
         (["--figure", "/nowhere/out.png"], "/nowhere/out.png: cannot be written"),
         (["--json", "/nowhere/out.json"], "/nowhere/out.json: cannot be written"),
@@ -143,7 +143,7 @@ def test_others_by_the_folder(world, pictures, tmp_path, capsys):
     assert f"{1 / (n + 1):.3g} against {n} images" in " ".join(shown.split())
     values = json.loads(out.read_text())
     assert values["images"][0]["controls"]["other_images"]["sources"] == pictures[1:]
-    assert list(values["manifest"]["others"]) == pictures
+    assert list(values["manifest"]["others"]) == pictures[1:]  # the first is given, and counts once
 
     assert main(args) == 0
     shown, err = capsys.readouterr()
@@ -185,3 +185,12 @@ def test_nothing_heavy_before_the_arguments_are_parsed():
     heavy = "{'torch', 'matplotlib', 'transformers', 'scipy'}"
     code = f"import sys, limber_interp.nearest_tokens; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_an_other_image_is_not_written_over(world, pictures, tmp_path, capsys):
+    before = Path(pictures[1]).read_bytes()
+    for others in (pictures[1], str(tmp_path)):
+        args = [pictures[0], "--config", str(world.config()), "--others", others, "--figure", pictures[1]]
+        assert main(args) == 2
+        assert "noise_1.png: is read by this command (--others" in capsys.readouterr().err
+    assert Path(pictures[1]).read_bytes() == before
