@@ -7,16 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from limber_interp import caption, encode, logit_lens, nearest_tokens, train
+from limber_interp import caption, compare_encoders, encode, logit_lens, nearest_tokens, train
 from limber_interp.config import load_config
+from limber_interp.datasets import open_dataset
+from limber_interp.datasets.questions import Question
+from limber_interp.encodings import encode as write_encodings
 from limber_interp.errors import InputError
 from limber_interp.evaluation.captions import captions, mean_logprob
+from limber_interp.evaluation.comparison import compare
+from limber_interp.evaluation.questions import answers
 from limber_interp.finite import not_finite
 from limber_interp.models.limber import Limber, load
 from limber_interp.probes import logit_lens as lens_of
 from limber_interp.probes import nearest_tokens as nearest_to
+from limber_interp.training.examples import Told
+from limber_interp.training.held_out import held_out_losses
 
 NAN = float("nan")
 
@@ -110,6 +118,39 @@ def test_every_function_names_the_place(spoilt, images, fault):
         with pytest.raises(InputError, match=WHERE[fault]) as raised:
             work()
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", WHERE)
+def test_answers_and_held_out_losses(spoilt, fault):
+    model = spoilt(fault)
+    question = Question(Path("a.png"), "What is it?", ("a dog",), "what", "a")
+    with pytest.raises(InputError, match=WHERE[fault]):
+        answers(model, [question], [()], None)
+    encoding = torch.zeros(2, model.encoder.n_positions, model.encoder.d_encoder)
+    with pytest.raises(InputError, match=WHERE[fault]):
+        held_out_losses(model, [Told(encoding, [("A dog.",), ("The cat.",)])])
+
+
+@pytest.mark.parametrize("command", ["encode", "compare"])
+def test_a_batch_size_below_one(world, folder, tmp_path, command):
+    if command == "encode":
+        with pytest.raises(InputError, match="batch_size -1: expected at least 1"):
+            write_encodings(load(world.config()).encoder, open_dataset(folder), tmp_path / "out", batch_size=-1)
+    else:
+        with pytest.raises(InputError, match="batch_size -1: expected at least 1"):
+            compare([world.config()], folder, ("caption",), out=tmp_path / "out", batch_size=-1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_compare_encoders_names_the_place(world, projections, lms, folder, tmp_path, capsys):
+    """Captions of NaN are empty, and would have been compared as such."""
+    values = yaml.safe_load(world.config().read_text())
+    values |= {"lm_name": str(lms["attention"]), "projection": projections["clip"]}
+    (tmp_path / "clip.yml").write_text(yaml.safe_dump(values))
+    args = [str(tmp_path / "clip.yml"), "--data", str(folder), "--out", str(tmp_path / "out"), "--tasks", "caption"]
+    assert compare_encoders.main([*args, "--json", str(tmp_path / "out.json")]) == 2
+    assert re.search(WHERE["attention"], capsys.readouterr().err.splitlines()[-1])
+    assert not (tmp_path / "out.json").exists()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
