@@ -15,7 +15,8 @@ _BUILDING = threading.RLock()  # the default dtype is the whole process's
 def building(device: str = "cpu") -> Iterator[None]:
     """Build modules in float32 on a device, whatever torch's defaults are (`torch.set_default_dtype`, `_device`).
 
-    Libraries build their modules in these, so that the same seed would draw other weights. One thread at a time.
+    Libraries build their modules in these, so that the same seed would draw other weights. One thread at a time; of
+    both, enter `threads.drawing` first, or two threads could wait for each other.
     """
     with _BUILDING:
         before = torch.get_default_dtype()

@@ -117,7 +117,7 @@ def load_hooked_gptj(
     device = choose_device(device)
     dtype = choose_dtype(dtype, device, stored)
     cfg = _hooked_config(config, dtype, device)
-    with building("meta"), drawing(), warnings.catch_warnings():  # Python's filters are all threads', too
+    with drawing(), warnings.catch_warnings(), building("meta"):  # Python's filters are all threads', too
         # TransformerLens 4 will not have it; 3.9 is pinned for it
         warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
         lm = HookedGPTJ(cfg, move_to_device=False)

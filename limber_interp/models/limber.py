@@ -474,7 +474,7 @@ def _projection(config: LimberConfig, encoder: Encoder, d_model: int) -> Project
     assert config.projection is not None
     shape = encoder.d_encoder, d_model, n_tokens(config, encoder)
     if config.projection == UNTRAINED:
-        with building(), drawing(config.seed):
+        with drawing(config.seed), building():
             return Projection(*shape)
     path = resolve(config.projection)
     linear = load_projection(path, *shape, n_positions=encoder.n_positions, between=(encoder.name, config.lm_name))

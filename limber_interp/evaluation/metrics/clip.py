@@ -122,7 +122,7 @@ def _word_tokenizer(vocabulary: Path, text_cfg: Mapping[str, Any]) -> WordTokeni
 def _check_size(folder: Path) -> None:
     """Make the model without memory, so that a description of something enormous is refused before it is allocated."""
     with reading(folder / "open_clip_config.json", "describes no CLIP that can be built"):
-        with torch.random.fork_rng(devices=[]), building("meta"):
+        with drawing(), building("meta"):
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
         if (size := sum(parameter.numel() for parameter in model.parameters())) > LARGEST:
             raise ValueError(f"{size:,} parameters, more than any CLIP has")
@@ -131,7 +131,7 @@ def _check_size(folder: Path) -> None:
 def _load(name: str, pretrained: str | None = None) -> Clip:
     weights = f" from {pretrained}" if pretrained else ""
     with reading(f"CLIP {name}", f"its weights cannot be had{weights}"):
-        with building(), drawing():  # it draws weights before it reads them
+        with drawing(), building():  # it draws weights before it reads them
             model, preprocess = open_clip.create_model_from_pretrained(name, pretrained)
         tokenizer = open_clip.get_tokenizer(name)
     return Clip(model.eval().requires_grad_(False), preprocess, tokenizer)

@@ -56,7 +56,7 @@ def _load(config: LimberConfig, device: str) -> Encoder:
             f"unknown encoder {config.encoder_name!r}; nearest: {nearest(config.encoder_name, encoder_names())}"
         )
     weights = check_weights_are_there(config)
-    with building(device), drawing(config.seed):
+    with drawing(config.seed), building(device):
         return families[0].load(config, weights)
 
 

@@ -19,6 +19,7 @@ from limber_interp.devices import building
 from limber_interp.errors import InputError, reading
 from limber_interp.images import ImageSource, load_image
 from limber_interp.models.encoders.preprocessing import transform_of, without_normalisation
+from limber_interp.threads import drawing
 from limber_interp.weights import read_json, tensors_sha256
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ def built(description: Path | None, make: Callable[[], M], stored: Mapping[str, 
     if description is None:
         return make()
     with reading(description, "describes no encoder that can be built"):
-        with torch.random.fork_rng(devices=[]), building("meta"):
+        with drawing(), building("meta"):
             size = sum(parameter.numel() for parameter in make().parameters())
         known = LARGEST if stored is None else 10 * sum(tensor.numel() for tensor in stored.values()) + SLACK
         if size > min(known, LARGEST):
