@@ -19,6 +19,7 @@ import tyro
 from transformers import GPTJForCausalLM
 
 from experiments.benchmarks import random_gptj
+from experiments.benchmarks.tables import Table, heading
 from experiments.benchmarks.watching import wait
 from limber_interp.models import load_hooked_gptj
 
@@ -35,12 +36,14 @@ class Options:
     device: str = "cpu"
     rounds: int = 9
     threads: int = 2
+    stored: str = "float16"
+    """In what the weights are stored."""
 
 
 @torch.no_grad()
-def main(options: Options) -> None:
-    torch.set_num_threads(options.threads)
-    folder = random_gptj.benchmark(options.layers, options.d_model)
+def measure(options: Options) -> Table:
+    """Both models' time, and how far their logits are from Hugging Face's in float32."""
+    folder = random_gptj.benchmark(options.layers, options.d_model, options.stored, options.device)
     generator = torch.Generator().manual_seed(0)
     soft_prompt = torch.randn(options.batch, options.positions, options.d_model, generator=generator)
     soft_prompt = soft_prompt.to(options.device)
@@ -64,11 +67,23 @@ def main(options: Options) -> None:
             seconds[name].append(time.perf_counter() - start)
             apart[name] = (logits.float() - exact).abs().max().item()
     ratios = [ours / hf for ours, hf in zip(seconds["ours"], seconds["Hugging Face"], strict=True)][1:]
-    print(f"{options}\nlogits: standard deviation {exact.std():.2f}, largest {exact.abs().max():.1f}\n")
-    print("| method | median s | Hugging Face = 1 | largest difference to float32 |\n|---|---:|---:|---:|")
+    rows = []
     for name, times in seconds.items():
         ratio = statistics.median(ratios) if name == "ours" else 1.0
-        print(f"| {name} | {statistics.median(times[1:]):.2f} | {ratio:.2f} | {apart[name]:.1e} |")
+        rows.append((name, statistics.median(times[1:]), ratio, apart[name]))
+    return Table(
+        f"A forward of {options.batch} x {options.positions} positions through {options.layers} layers x "
+        f"{options.d_model}, {options.dtype}, {options.device}",
+        ("method", "median s", "Hugging Face = 1", "largest difference to float32"),
+        tuple(rows),
+        (f"The logits have a standard deviation of {exact.std():.2f} and reach {exact.abs().max():.1f}.",),
+    )
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    print(heading(options.device, options.threads))
+    print(measure(options).markdown())
 
 
 def _hf(folder: Path, dtype: torch.dtype, options: Options) -> Any:

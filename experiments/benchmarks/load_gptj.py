@@ -22,7 +22,8 @@ import torch
 import tyro
 
 from experiments.benchmarks import random_gptj
-from experiments.benchmarks.watching import GIB, memory
+from experiments.benchmarks.tables import Table, heading
+from experiments.benchmarks.watching import GIB, memory, peak
 
 GPT_J = "EleutherAI/gpt-j-6B"  # the name by which TransformerLens knows the architecture
 METHODS = ("ours", "transformers", "transformer_lens_no_processing", "transformer_lens")
@@ -46,7 +47,7 @@ class Options:
     """One method in this process; its numbers as JSON."""
 
 
-def measure(method: str, folder: Path, options: Options) -> dict[str, float]:
+def _load(method: str, folder: Path, options: Options) -> dict[str, float]:
     import transformer_lens
     from transformers import AutoTokenizer, GPTJForCausalLM
 
@@ -77,16 +78,14 @@ def measure(method: str, folder: Path, options: Options) -> dict[str, float]:
         "anonymous, loaded": loaded["anonymous"] - before["anonymous"],
         "peak, loaded": loaded["peak"] - before["all"],
         "peak, after a forward": after["peak"] - before["all"],
+        "device": peak(options.device) if torch.device(options.device).type == "cuda" else 0.0,
         "checksum": checksum,
     }
 
 
-def main(options: Options) -> None:
-    torch.set_num_threads(options.threads)
-    folder = random_gptj.benchmark(options.layers, options.d_model, options.stored)
-    if options.child:
-        print(json.dumps(measure(options.methods[0], folder, options)))
-        return
+def measure(options: Options) -> Table:
+    """Each method in a process of its own."""
+    folder = random_gptj.benchmark(options.layers, options.d_model, options.stored, options.device)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / GIB
     found: dict[str, list[dict[str, float]]] = {method: [] for method in options.methods}
     for _ in range(options.rounds):
@@ -94,17 +93,36 @@ def main(options: Options) -> None:
             child = replace(options, methods=(method,), child=True)
             found[method].append(_in_a_process(child, folder))
     ours = statistics.median(run["seconds"] for run in found["ours"])
-    machine = f"{options.device}, {options.threads} threads, {options.rounds} rounds"
-    print(f"{folder.name}: {size:.2f} GiB on disk, {machine}\n")
-    print("| method | load, s | as multiple of ours | private, loaded, GiB | peak, loaded | peak, after a forward |")
-    print("|---|---:|---:|---:|---:|---:|")
+    rows = []
     for method, runs in found.items():
         median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        memories = [median[key] for key in ("anonymous, loaded", "peak, loaded", "peak, after a forward")]
-        cells = [f"{median['seconds']:.2f}", f"{median['seconds'] / ours:.1f}", *(f"{gib:.2f}" for gib in memories)]
-        print(f"| {method} | {' | '.join(cells)} |")
-    checksums = {method: {round(run["checksum"], 3) for run in runs} for method, runs in found.items()}
-    print(f"\nsum of the squared probabilities of the last position, which shows that all run: {checksums}")
+        memories = (median[key] for key in ("anonymous, loaded", "peak, loaded", "peak, after a forward", "device"))
+        rows.append((method, median["seconds"], median["seconds"] / ours, *memories))
+    checksums = {method: {f"{run['checksum']:.3g}" for run in runs} for method, runs in found.items()}
+    return Table(
+        f"{folder.name}: {size:.2f} GiB on disk, {options.device}, {options.threads} threads, {options.rounds} rounds",
+        (
+            "method",
+            "load, s",
+            "ours = 1",
+            "private, loaded, GiB",
+            "peak, loaded",
+            "peak, after a forward",
+            "peak on the device",
+        ),
+        tuple(rows),
+        (f"Sum of the squared probabilities of the last position, which shows that all run: {checksums}",),
+    )
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    if options.child:
+        folder = random_gptj.benchmark(options.layers, options.d_model, options.stored, options.device)
+        print(json.dumps(_load(options.methods[0], folder, options)))
+        return
+    print(heading(options.device, options.threads))
+    print(measure(options).markdown())
 
 
 def _cache_with(folder: Path) -> Path:

@@ -18,6 +18,7 @@ import torch
 import tyro
 
 from experiments.benchmarks import random_gptj
+from experiments.benchmarks.tables import Table, heading
 from experiments.benchmarks.watching import peak, start_watching, wait
 from limber_interp.layout import Layout
 from limber_interp.models import Limber, load
@@ -43,6 +44,8 @@ class Options:
     rounds: int = 3
     threads: int = 2
     naive: bool = True
+    stored: str = "float16"
+    """In what the weights are stored."""
 
 
 @torch.no_grad()
@@ -82,9 +85,9 @@ def methods(model: Limber, prompt: Prompt, options: Options) -> dict[str, Callab
 
 
 @torch.no_grad()
-def main(options: Options) -> None:
-    torch.set_num_threads(options.threads)
-    folder = random_gptj.benchmark(options.layers, options.d_model)
+def measure(options: Options) -> Table:
+    """The lens beside its floor and the naive way."""
+    folder = random_gptj.benchmark(options.layers, options.d_model, options.stored, options.device)
     model = load("emoji_clip_linear", lm=folder, projection="none", device=options.device, dtype=options.dtype)
     shape = options.images, options.positions, options.d_model
     residual = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(options.device, model.dtype)
@@ -106,10 +109,22 @@ def main(options: Options) -> None:
     if options.naive:
         same = (ids["ours"] == ids["naive"]).float().mean().item()
         assert same > 0.999, f"the naive way finds other tokens: {same:.1%} equal"
-    print(f"{options}\n\n| method | median s | {FLOOR} = 1 | peak above the model, GiB |\n|---|---:|---:|---:|")
+    rows = []
     for name, times in seconds.items():
         ratio = statistics.median(t / floor for t, floor in zip(times[1:], seconds[FLOOR][1:], strict=True))
-        print(f"| {name} | {statistics.median(times[1:]):.2f} | {ratio:.2f} | {max(peaks[name]):.2f} |")
+        rows.append((name, statistics.median(times[1:]), ratio, max(peaks[name])))
+    return Table(
+        f"Logit lens: {options.images} x {options.positions} positions, {options.layers} layers x {options.d_model}, "
+        f"k = {options.k}, {options.targets} targets, {options.dtype}, {options.device}",
+        ("method", "median s", f"{FLOOR} = 1", "peak above the model, GiB"),
+        tuple(rows),
+    )
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    print(heading(options.device, options.threads))
+    print(measure(options).markdown())
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -31,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPTJForCausalLM
 
 from experiments.benchmarks import random_gptj
+from experiments.benchmarks.tables import Table, heading
 from experiments.benchmarks.watching import peak, start_watching, wait
 from limber_interp.models import load_hooked_gptj
 from limber_interp.training.memory import Checkpointing
@@ -71,19 +73,25 @@ class Bench:
     def __init__(self, options: Options) -> None:
         torch.manual_seed(0)
         dtype = getattr(torch, options.dtype)
-        folder = random_gptj.benchmark(options.layers, options.d_model, options.dtype)
+        self.folder = random_gptj.benchmark(options.layers, options.d_model, options.dtype, options.device)
+        self.dtype = dtype
         self.device, self.n_used = options.device, random_gptj.N_TOKENS
         d_encoder = 32 * options.width
         tower = ModifiedResNet([3, 4, 6, 3], 1024, d_encoder // 64, PIXELS, options.width)
         tower.attnpool = nn.Identity()
         self.encoder = tower.to(options.device).requires_grad_(False)
-        self.lm = load_hooked_gptj(folder, dtype, options.device)
-        self.hf: Any = GPTJForCausalLM.from_pretrained(folder, dtype=dtype).to(options.device).requires_grad_(False)
+        self.lm = load_hooked_gptj(self.folder, dtype, options.device)
         self.layer = nn.Linear(d_encoder, options.d_model).to(options.device)
         self.optimizer = torch.optim.AdamW(self.layer.parameters(), lr=8e-4, betas=(0.9, 0.95), weight_decay=0.0)
         self.pixels = torch.randn(options.batch, 3, PIXELS, PIXELS).to(options.device)
         self.ids = torch.randint(self.n_used, (options.batch, options.caption)).to(options.device)
         self.encodings = self.encode().detach()
+
+    @cached_property
+    def hf(self) -> Any:
+        """Loaded for the methods that need it: at GPT-J-6B's size it is 12 GB more."""
+        model = GPTJForCausalLM.from_pretrained(self.folder, dtype=self.dtype)
+        return model.to(self.device).requires_grad_(False)
 
     def encode(self) -> Tensor:
         return self.encoder.train()(self.pixels).flatten(2).transpose(1, 2)
@@ -159,13 +167,13 @@ def release() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def main(options: Options) -> None:
-    torch.set_num_threads(options.threads)
+def measure(options: Options) -> Table:
+    """A step of each method, the first of which is the base of the ratios."""
     bench = Bench(options)
-    agree(bench)
+    agree(bench, options.methods)
     needed = operations(lambda: bench.step(OURS))
     encoding = operations(bench.encode)
-    share = encoding / (encoding + operations(lambda: bench.step(NO_ENCODER)))
+    share = encoding / (encoding + needed)
     steps: dict[str, list[Step]] = {name: [] for name in options.methods}
     rates = []
     for _ in range(1 + options.rounds):
@@ -179,23 +187,21 @@ def main(options: Options) -> None:
             took = time.perf_counter() - start, time.process_time() - used
             steps[name].append(Step(*took, peak(options.device) - before))
     del rates[0]
-    report(options, {name: taken[1:] for name, taken in steps.items()}, needed, share, statistics.median(rates))
+    return _table(options, {name: taken[1:] for name, taken in steps.items()}, needed, share, statistics.median(rates))
 
 
-def agree(bench: Bench) -> None:
-    """The three losses are one: LIMBER's also counts the rows of the vocabulary that stand for no token."""
+def agree(bench: Bench, methods: tuple[str, ...]) -> None:
+    """The losses are one: LIMBER's also counts the rows of the vocabulary that stand for no token."""
     losses = {}
-    for name in (OURS, HF, NO_ENCODER):
+    for name in {OURS, *methods} - {LIMBER}:
         torch.manual_seed(0)  # the same dropout
         losses[name] = bench.loss(name).item()
     assert max(losses.values()) / min(losses.values()) < 1.01, losses
 
 
-def report(options: Options, steps: dict[str, list[Step]], needed: int, share: float, rate: float) -> None:
-    print(f"{options}\nencoder: {share:.1%} of the operations of LIMBER's step")
-    print(f"a step of ours needs {needed / 1e9:.0f} GFLOP; matrix product {rate / 1e12:.3f} TFLOP/s\n")
-    print("| method | s | times faster | processor s | times fewer | peak above the model, GiB | ratio |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+def _table(options: Options, steps: dict[str, list[Step]], needed: int, share: float, rate: float) -> Table:
+    tokens = options.batch * (GRID**2 + options.caption)
+    rows = []
     base = steps[options.methods[0]]
     for name, taken in steps.items():
         faster, fewer = (
@@ -204,13 +210,34 @@ def report(options: Options, steps: dict[str, list[Step]], needed: int, share: f
         )
         seconds, processor = (statistics.median(getattr(t, c) for t in taken) for c in ("seconds", "processor"))
         highest = max(t.peak for t in taken)
-        memory = f"{highest:.2f} | {highest / max(b.peak for b in base):.2f}"
-        print(f"| {name} | {seconds:.2f} | {faster:.2f} | {processor:.2f} | {fewer:.2f} | {memory} |")
-    tokens = options.batch * (GRID**2 + options.caption)
-    for name in (OURS, CHECKPOINTED, HF):
-        if name in steps:
-            seconds = statistics.median(t.seconds for t in steps[name])
-            print(f"{name}: {tokens / seconds:.0f} tokens/s, {needed / seconds / rate:.0%} of the matrix rate")
+        memory = highest, highest / max(b.peak for b in base)
+        rows.append((name, seconds, faster, processor, fewer, *memory, tokens / seconds, needed / seconds / rate))
+    return Table(
+        f"A training step: {options.layers} layers x {options.d_model}, batch {options.batch} x ({GRID**2} + "
+        f"{options.caption}), {options.dtype}, {options.device}",
+        (
+            "method",
+            "s",
+            "times faster",
+            "processor s",
+            "times fewer",
+            "peak above the model, GiB",
+            "ratio",
+            "tokens/s",
+            "share of the matrix rate",
+        ),
+        tuple(rows),
+        (
+            f"A step of ours needs {needed / 1e9:,.0f} GFLOP; a matrix product runs at {rate / 1e12:.3f} TFLOP/s. The "
+            f"encoder is {share:.1%} of the operations of LIMBER's step.",
+        ),
+    )
+
+
+def main(options: Options) -> None:
+    torch.set_num_threads(options.threads)
+    print(heading(options.device, options.threads))
+    print(measure(options).markdown())
 
 
 if __name__ == "__main__":

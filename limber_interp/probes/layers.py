@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -91,36 +92,43 @@ def read_layers(
 
 
 def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, watched: Tensor) -> Layers:
-    size = max(1, SLICE // lens.n_used)
-    last = torch.empty(
-        block.shape[1], lens.n_used, dtype=torch.float32, device=block.device
-    )  # becomes its distribution, slice by slice
-    of_last: list[tuple[Tensor, Tensor]] = []  # of each slice: entropy and most probable token
+    """Three buffers hold all that is as large as the logits: the logits of one layer, the last layer's distribution
+    (as exponentials, which `of_last` has the sums of), and what passes by.
+    """
+    n_positions = block.shape[1]
+    size = n_positions if block.is_cuda else max(1, SLICE // lens.n_used)
+    scores, last, passing = (
+        torch.empty(rows, lens.n_used, dtype=torch.float32, device=block.device)
+        for rows in (n_positions, n_positions, min(size, n_positions))
+    )
+    of_last: list[_Last] = []
     layers: list[Layers] = []
     for residual in reversed(block):
+        lens.products(residual, out=scores)
         slices = []
-        for i, (logits, p_last) in enumerate(zip(lens.logits(residual).split(size), last.split(size), strict=True)):
-            highest = logits.amax(dim=-1, keepdim=True)
-            p = torch.sub(logits, highest).exp_()
-            total = p.sum(dim=-1, keepdim=True)
-            p.div_(total)
-            log_total = (highest + total.log()).squeeze(-1)
-            entropy = log_total - torch.linalg.vecdot(p, logits)
+        for i, (logits, e_last) in enumerate(zip(scores.split(size), last.split(size), strict=True)):
+            logits.add_(lens.bias)
+            scratch = passing[: len(logits)]
             ids = best(logits, k).sort(dim=-1).values
-            scores, order = logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
+            top, order = logits.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
             ids = ids.gather(-1, order)
+
+            e = scratch if layers else e_last
+            torch.sub(logits, top[:, :1], out=e).exp_()
+            total = e.sum(dim=-1)
+            log_total = top[:, 0] + total.log()
+            entropy = log_total - torch.mul(e, logits, out=scratch).sum(dim=-1) / total
             if not layers:
-                p_last.copy_(p)
-                of_last.append((entropy, ids[:, 0]))
-            last_entropy, last_id = of_last[i]
+                of_last.append(_Last(ids[:, 0], entropy, total))
+            expected = torch.mul(e_last, logits, out=scratch).sum(dim=-1) / of_last[i].total  # logit, under the last
             followed = logits[:, targets]
             slices.append(
                 Layers(
                     ids=ids,
-                    logprobs=scores - log_total[:, None],
+                    logprobs=top - log_total[:, None],
                     entropy=entropy.clamp_min(0),
-                    kl=(log_total - torch.linalg.vecdot(p_last, logits) - last_entropy).clamp_min(0),
-                    agrees=ids[:, 0] == last_id,
+                    kl=(log_total - expected - of_last[i].entropy).clamp_min(0),
+                    agrees=ids[:, 0] == of_last[i].id,
                     ranks=_ranks(logits, followed),
                     logits=followed,
                     watched=logits[:, watched] - log_total[:, None],
@@ -130,9 +138,23 @@ def _read_block(lens: UnembeddingLens, block: Tensor, k: int, targets: Tensor, w
     return Layers(*(torch.stack(parts) for parts in zip(*reversed(layers), strict=True)))
 
 
+class _Last(NamedTuple):
+    """Of a slice at the last layer: most probable token, entropy, and sum of the exponentials."""
+
+    id: Int[Tensor, " n"]
+    entropy: Float[Tensor, " n"]
+    total: Float[Tensor, " n"]
+
+
 def _ranks(logits: Float[Tensor, "n n_used"], followed: Float[Tensor, "n targets"]) -> Int[Tensor, "n targets"]:
     """One more than the number of tokens with a higher logit; by counting, since targets are few."""
     ranks = torch.empty(followed.shape, dtype=torch.int64, device=logits.device)
-    for i in range(followed.shape[1]):
-        ranks[:, i] = 1 + (logits > followed[:, [i]]).sum(dim=-1)
+    if logits.is_cuda:
+        for i in range(followed.shape[1]):
+            ranks[:, i] = 1 + (logits > followed[:, [i]]).sum(dim=-1)
+        return ranks
+    # A row at a time stays in the cache, and numpy counts booleans several times faster than torch adds them up
+    for row, values, found in zip(logits.numpy(), followed.numpy(), ranks.numpy(), strict=True):
+        for i, value in enumerate(values):
+            found[i] = 1 + np.count_nonzero(row > value)
     return ranks

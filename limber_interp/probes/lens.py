@@ -22,6 +22,7 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # Scores in memory at a time (64 MiB): 333 positions of GPT-J's vocabulary. Larger blocks were no faster.
 BLOCK = 2**24
+CHUNK = 64  # scores of which the search for the largest ones sees the maximum first
 
 
 @runtime_checkable
@@ -145,23 +146,27 @@ class UnembeddingLens:
         self.n_used = len(self.tokens)
         self._ln_final = lm.ln_final
         self._rows = self.tokens.pick(lm.W_U.T).detach().float()
-        self._bias = self.tokens.pick(lm.b_U).detach().float()
+        self.bias = self.tokens.pick(lm.b_U).detach().float()
 
     def normalised(self, residual: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         """`ln_final` of a residual, with the mean and variance of that residual itself; hooks on it take effect."""
         return self._ln_final(residual)
 
-    def logits(self, normalised: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
-        """Of what `normalised` gave."""
-        return torch.addmm(self._bias, normalised.float(), self._rows.T)
+    def products(self, normalised: Float[Tensor, "n d_model"], out: Float[Tensor, "n n_used"]) -> None:
+        """Write the logits of what `normalised` gave into `out`, without the bias.
+
+        A result that is written over and over costs no fresh memory, and the bias is best added where a part of the
+        result is in the processor's cache anyway.
+        """
+        torch.mm(normalised.float(), self._rows.T, out=out)
 
     def __call__(self, hidden: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n_used"]:
-        return self.logits(self.normalised(hidden))
+        return torch.addmm(self.bias, self.normalised(hidden).float(), self._rows.T)
 
     def pairs(self, hidden: Float[Tensor, "n d_model"], places: Int[Tensor, "n k"]) -> Float[Tensor, "n k"]:
         """The logits of each hidden state's own k tokens."""
         normalised = self.normalised(hidden).float()
-        columns = ((normalised * self._rows[column]).sum(-1) + self._bias[column] for column in places.unbind(-1))
+        columns = ((normalised * self._rows[column]).sum(-1) + self.bias[column] for column in places.unbind(-1))
         return torch.stack(list(columns), dim=-1)
 
 
@@ -219,12 +224,32 @@ def best(scores: Float[Tensor, "n n_used"], k: int) -> Int[Tensor, "n k"]:
 
     `topk` takes any of them, not the same on every device. One place more shows whether there was a tie.
     """
-    values, ids = scores.topk(min(k + 1, scores.shape[-1]), dim=-1)
+    values, ids = _largest(scores, min(k + 1, scores.shape[-1]))
     if values.shape[-1] > k:
         tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(-1)
         for row in tied.tolist():  # one at a time: sorting is slow, needs memory, and is rarely needed
             ids[row, :k] = scores[row].sort(descending=True, stable=True).indices[:k]
     return ids[:, :k]
+
+
+def _largest(scores: Float[Tensor, "n n_used"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """`topk` in two stages: the k chunks of each row that have the largest maxima hold its k largest scores.
+
+    For if one of these lay in another chunk, the maxima of k chunks would be at least as large as it. Where scores tie
+    for the last place, other ids of the same scores may be taken than `topk` takes. The maxima are found at the speed
+    of the memory, and `topk` sees few numbers.
+    """
+    n_used = scores.shape[-1]
+    n_whole = n_used // CHUNK
+    if n_whole < 4 * k:  # too few to leave much out
+        return scores.topk(k, dim=-1)
+    maxima = scores[:, : n_whole * CHUNK].unflatten(-1, (n_whole, CHUNK)).amax(dim=-1)
+    chunks = maxima.topk(k, dim=-1).indices
+    ids = (chunks[..., None] * CHUNK + torch.arange(CHUNK, device=scores.device)).flatten(1)
+    rest = torch.arange(n_whole * CHUNK, n_used, device=scores.device).expand(len(scores), -1)
+    ids = torch.cat([ids, rest], dim=-1)
+    values, places = scores.gather(-1, ids).topk(k, dim=-1)
+    return values, ids.gather(-1, places)
 
 
 def _ranks(scores: Float[Tensor, "n n_used"], watched: Int[Tensor, " watched"] | None) -> Int[Tensor, "n watched"]:

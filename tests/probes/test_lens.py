@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from limber_interp.errors import InputError
 from limber_interp.probes import lens as lens_module
-from limber_interp.probes.lens import METRICS, EmbeddingLens, read
+from limber_interp.probes.lens import METRICS, EmbeddingLens, best, read
 
 
 def by_definition(hidden: np.ndarray, rows: np.ndarray, metric: str) -> np.ndarray:
@@ -62,6 +62,19 @@ def test_ties_go_to_the_lower_id(data):
         left_out = set(range(n_rows)) - set(ids)
         last = rows[ids[-1]]
         assert all(id > ids[-1] for id in left_out if torch.equal(rows[id], last))
+
+
+@pytest.mark.parametrize("n_rows", [4 * 4 * lens_module.CHUNK, 5 * 4 * lens_module.CHUNK + 17])
+@pytest.mark.parametrize("kinds", [10**6, 40, 1])
+def test_the_largest_scores_of_many_are_found_chunk_by_chunk(n_rows, kinds):
+    """Rows enough for the search in two stages, with a remainder beside whole chunks, few ties, many, and nothing else:
+    the ids are those of a stable sort of all.
+    """
+    scores = torch.randint(kinds, (20, n_rows), generator=torch.Generator().manual_seed(0)).float()
+    expected = scores.sort(dim=-1, descending=True, stable=True).indices[:, :3]
+    torch.testing.assert_close(best(scores, 3).sort(-1).values, expected.sort(-1).values, rtol=0, atol=0)
+    scores[:, -1] = kinds  # alone the largest, in the last place
+    assert (best(scores, 1) == n_rows - 1).all()
 
 
 @pytest.mark.parametrize("metric", METRICS)
