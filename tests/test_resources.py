@@ -4,7 +4,7 @@ import pytest
 
 from limber_interp import resources
 from limber_interp.errors import InputError, nearest
-from limber_interp.probes.controls import bundled_scenes
+from limber_interp.probes.others import bundled_scenes
 
 
 @pytest.fixture
