@@ -25,6 +25,7 @@ from experiments.benchmarks import random_gptj
 from experiments.benchmarks.tables import Table, heading
 from experiments.benchmarks.watching import GIB, memory, peak
 
+ROOT = Path(__file__).parents[2]
 GPT_J = "EleutherAI/gpt-j-6B"  # the name by which TransformerLens knows the architecture
 METHODS = ("ours", "transformers", "transformer_lens_no_processing", "transformer_lens")
 
@@ -145,7 +146,8 @@ def _in_a_process(options: Options, folder: Path) -> dict[str, float]:
         if name not in ("methods", "child")
     ]
     command = [sys.executable, "-m", "experiments.benchmarks.load_gptj", *arguments, "--child", "--methods"]
-    environment = os.environ | {"HF_HUB_CACHE": str(_cache_with(folder)), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])  # from whatever folder this runs
+    environment = os.environ | {"HF_HUB_CACHE": str(_cache_with(folder)), "HF_HUB_OFFLINE": "1", "PYTHONPATH": path}
     done = subprocess.run([*command, *options.methods], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout[done.stdout.index("{") :])
 

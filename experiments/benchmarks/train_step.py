@@ -59,6 +59,8 @@ class Options:
     methods: tuple[str, ...] = (LIMBER, NO_ENCODER, OURS, CHECKPOINTED, HF)
     rounds: int = 5
     threads: int = 2
+    square: int | None = None
+    """Rows of the matrices whose product says what the device can do; by default 8192 on a GPU, 2048 on a CPU."""
 
 
 class Step(NamedTuple):
@@ -148,7 +150,7 @@ def operations(work: Callable[[], object]) -> int:
 
 def matrix_rate(options: Options) -> float:
     """Operations a second of a product of two square matrices in the model's dtype, the best of ten."""
-    size = 8192 if torch.device(options.device).type == "cuda" else 2048
+    size = options.square or (8192 if torch.device(options.device).type == "cuda" else 2048)
     matrix = torch.randn(size, size, device=options.device, dtype=getattr(torch, options.dtype))
     seconds = []
     for _ in range(10):

@@ -23,9 +23,9 @@ def rates(device: str, sizes: Sizes) -> Iterator[Table]:
     """What the device can do at best: matrix products, and copies within its memory."""
     rows = []
     for dtype in ("bfloat16", "float32"):
-        options = train_step.Options(device=device, dtype=dtype)  # type: ignore[arg-type]
+        options = train_step.Options(device=device, dtype=dtype, square=sizes.square)  # type: ignore[arg-type]
         rows.append((f"matrix product, {dtype}", train_step.matrix_rate(options) / 1e12, "TFLOP/s"))
-    n_bytes = 2**30 if torch.device(device).type == "cuda" else 2**24
+    n_bytes = 2**30 if torch.device(device).type == "cuda" else 2**22
     source = torch.empty(n_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = _median_seconds(lambda: target.copy_(source), device, 5)
@@ -38,9 +38,7 @@ def load(device: str, sizes: Sizes) -> Iterator[Table]:
     began = time.perf_counter()
     random_gptj.benchmark(sizes.layers, sizes.d_model, sizes.dtype, device)
     written = time.perf_counter() - began
-    options = load_gptj.Options(
-        sizes.layers, sizes.d_model, sizes.dtype, device, methods=("ours", "transformers"), rounds=1
-    )
+    options = load_gptj.Options(sizes.layers, sizes.d_model, sizes.dtype, device, methods=sizes.loaders, rounds=1)
     table = load_gptj.measure(options)
     yield replace(table, notes=(*table.notes, f"Drawing the weights and writing them took {written:.0f} s."))
 
@@ -177,6 +175,7 @@ def _training(device: str, sizes: Sizes, batch: int) -> train_step.Options:
         device=device,
         methods=(train_step.OURS, train_step.CHECKPOINTED),
         rounds=sizes.rounds,
+        square=sizes.square,
     )
 
 

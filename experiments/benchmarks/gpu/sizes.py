@@ -17,6 +17,8 @@ class Sizes:
         train_width: of the training step's encoder, whose vectors are 32 times as wide.
         steps: of the training runs that are compared to the CPU's.
         scenes: bundled scenes on which the embedded suite is compared.
+        loaders: ways to load the GPT-J, each in a process of its own.
+        square: rows of the matrices whose product says what the device can do.
     """
 
     layers: int
@@ -31,6 +33,8 @@ class Sizes:
     steps: int
     scenes: int
     rounds: int
+    loaders: tuple[str, ...]
+    square: int
 
 
 FULL = Sizes(
@@ -46,6 +50,8 @@ FULL = Sizes(
     steps=20,
     scenes=12,
     rounds=3,
+    loaders=("ours", "transformers"),
+    square=8192,
 )
 TINY = Sizes(
     layers=2,
@@ -60,4 +66,6 @@ TINY = Sizes(
     steps=2,
     scenes=2,
     rounds=1,
+    loaders=("ours",),
+    square=256,
 )
