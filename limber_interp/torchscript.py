@@ -5,7 +5,9 @@
 # inside says which tensor is where: it alone is read, by an unpickler that knows tensors and empty modules and refuses
 # all else.
 
+import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -51,13 +53,30 @@ def read_torchscript(file: Path) -> dict[str, Tensor]:
     """
     with reading(file, "broken TorchScript archive, and nothing in it was run"):
         try:
-            with zipfile.ZipFile(file) as archive, archive.open(_root(archive) + "data.pkl") as stream:
-                module = _Unpickler(stream, file, archive).load()
+            with zipfile.ZipFile(file) as archive:
+                pickled = archive.read(_stored(archive, _root(archive) + "data.pkl"))
+                _check_memory(pickled)
+                module = _Unpickler(io.BytesIO(pickled), file, archive).load()
         except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
             raise InputError(f"{file}: not an archive of plain tensors, and nothing in it was run: {error}") from error
         if not isinstance(module, _Module):
             raise InputError(f"{file}: expected a TorchScript module, found {type(module).__name__}")
         return dict(_named_tensors(module))
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """A record as torch writes them, which is as long as it says."""
+    info = archive.getinfo(name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise pickle.UnpicklingError(f"its record {name} is compressed, as torch writes none")
+    return info
+
+
+def _check_memory(pickled: bytes) -> None:
+    """Refuse places for what is remembered that lie beyond the pickle's own length: Python makes room up to there."""
+    for code, place, _ in pickletools.genops(pickled):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and place > len(pickled):  # type: ignore[operator]
+            raise pickle.UnpicklingError(f"it remembers something at place {place:,}, and has {len(pickled):,} bytes")
 
 
 class _Module:
@@ -93,9 +112,7 @@ class _Unpickler(pickle.Unpickler):
         return self.storages[key]
 
     def _record(self, name: str) -> Tensor:
-        info = self.archive.getinfo(name)
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise pickle.UnpicklingError(f"its record {name} is compressed, as torch writes none")
+        info = _stored(self.archive, name)
         with self.file.open("rb") as stream:
             stream.seek(info.header_offset + 26)  # where a zip's local header says how long its name and extras are
             lengths = np.frombuffer(stream.read(4), dtype="<u2")

@@ -1,8 +1,10 @@
 """Reading weight files: memory-mapped, never running code, and every defect said in one line."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import pickletools
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +37,8 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 PREFIXES = ("module.", "_orig_mod.")
 # A BatchNorm's count of training batches: files from before torch 0.4.1 lack it, and nothing here reads it
 COUNTER = "num_batches_tracked"
+LONGEST_NAME = 1000  # characters of what a pickle asks for; those of torch have thirty
+LEGACY_PICKLES = 5  # of torch before 1.6: a mark, its version, the machine, the object, names of the storages
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -177,6 +181,7 @@ def _read_pickle(file: Path) -> dict[Any, Any]:
         zipped = _is_zip(file)
         if zipped:
             _check_stored(file)
+        _check_names(file, zipped)
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
     return _unwrapped(values, file)
 
@@ -193,6 +198,33 @@ def _check_stored(file: Path) -> None:
         for info in archive.infolist():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise InputError(f"{file}: its record {info.filename} is compressed, as torch writes none; unpack it")
+
+
+def _check_names(file: Path, zipped: bool) -> None:
+    """Refuse a pickle that asks for something by an endless name.
+
+    torch refuses it too, and searches its own message, which quotes the name, by a pattern that takes the square of its
+    length: minutes for a hundred kilobytes.
+    """
+    with contextlib.ExitStack() as stack:
+        if zipped:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            pickled = [name for name in archive.namelist() if name.endswith("data.pkl")]
+            streams = [stack.enter_context(archive.open(name)) for name in pickled]
+        else:  # the older format: a few pickles one after the other, and then the numbers
+            streams = [stack.enter_context(file.open("rb"))] * LEGACY_PICKLES
+        for stream in streams:
+            try:
+                for code, argument, _ in pickletools.genops(stream):
+                    if code.name == "GLOBAL" and len(str(argument)) > LONGEST_NAME:
+                        raise InputError(
+                            f"{file}: not a file of plain tensors, and nothing in it was run: it asks for a name of "
+                            f"{len(str(argument)):,} characters"
+                        )
+            except InputError:
+                raise
+            except Exception:  # no pickle, or a broken one: torch says what is wrong with it
+                return
 
 
 def _unwrapped(values: Any, file: Path) -> dict[Any, Any]:

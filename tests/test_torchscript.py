@@ -1,5 +1,6 @@
 import pickle
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -129,6 +130,13 @@ def broken_archives(tmp_path: Path) -> dict[str, Path]:
         "expected a TorchScript module": rewritten(good, tmp_path / "a.pt", "/data.pkl", pickle.dumps([], 2)),
         "broken TorchScript archive": rewritten(good, tmp_path / "b.pt", "/data.pkl", described[:-40]),
         "out of bounds": rewritten(good, tmp_path / "c.pt", "/data/2", b"\0" * 8),
+        # a place to remember something at: one byte, and here four, for which Python would take gigabytes
+        "remembers something at place 4,000,000,000": rewritten(
+            good,
+            tmp_path / "e.pt",
+            "/data.pkl",
+            described.replace(b"q\x00", b"r" + struct.pack("<I", 4_000_000_000), 1),
+        ),
         "is compressed": rewritten(good, tmp_path / "d.pt", "none", b"", zipfile.ZIP_DEFLATED),
     }
 

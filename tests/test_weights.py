@@ -169,6 +169,25 @@ def test_pickles_that_are_none(tmp_path, content):
         read_tensors(tmp_path / "x.bin")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_asks_for_an_endless_name(tmp_path, zipped):
+    """torch searches its own message, which quotes the name three times, in the square of its length: it would take a
+    quarter of an hour over this one.
+    """
+    path, name = tmp_path / "x.bin", b"x" * 300_000
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
+    if zipped:
+        with zipfile.ZipFile(path) as archive:
+            records = {info.filename: archive.read(info) for info in archive.infolist()}
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for record, content in records.items():
+                archive.writestr(record, content.replace(b"FloatStorage", name))
+    else:
+        path.write_bytes(path.read_bytes().replace(b"FloatStorage", name))
+    with pytest.raises(InputError, match=r"x.bin: .*nothing in it was run: it asks for a name of 300,006 characters"):
+        read_tensors(path)
+
+
 def test_a_tensor_that_asks_for_more_than_its_file_holds(tmp_path):
     """With strides of 0 any size is made of one number, and the next copy would take that much memory."""
     torch.save({"a": torch.ones(1).expand(10**12)}, tmp_path / "x.pt")
