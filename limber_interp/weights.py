@@ -6,6 +6,7 @@ import json
 import logging
 import pickletools
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ WRAPPERS = ("state_dict", "model", "model_state_dict", "module")
 PREFIXES = ("module.", "_orig_mod.")
 # A BatchNorm's count of training batches: files from before torch 0.4.1 lack it, and nothing here reads it
 COUNTER = "num_batches_tracked"
+NO_TENSORS = "not a file of plain tensors, and nothing in it was run"
 LONGEST_NAME = 1000  # characters of what a pickle asks for; those of torch have thirty
 LEGACY_PICKLES = 5  # of torch before 1.6: a mark, its version, the machine, the object, names of the storages
 
@@ -177,13 +179,16 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(file: Path) -> dict[Any, Any]:
-    with reading(file, "not a file of plain tensors, and nothing in it was run"):
+    with reading(file, NO_TENSORS):
         zipped = _is_zip(file)
         if zipped:
             _check_stored(file)
         _check_names(file, zipped)
         values = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    return _unwrapped(values, file)
+    tensors = _unwrapped(values, file)
+    if zipped:
+        _check_records(tensors, file)
+    return tensors
 
 
 def _is_zip(file: Path) -> bool:
@@ -198,6 +203,21 @@ def _check_stored(file: Path) -> None:
         for info in archive.infolist():
             if info.compress_type != zipfile.ZIP_STORED:
                 raise InputError(f"{file}: its record {info.filename} is compressed, as torch writes none; unpack it")
+
+
+def _check_records(tensors: Mapping[Any, Any], file: Path) -> None:
+    """Refuse an archive whose records are not as long as its pickle says: memory-mapped, torch takes what lies behind
+    them for numbers.
+    """
+    with zipfile.ZipFile(file) as archive:
+        records = Counter(info.file_size for info in archive.infolist() if "/data/" in info.filename)
+    storages = {
+        tensor.data_ptr() - tensor.storage_offset() * tensor.element_size(): tensor.untyped_storage().nbytes()
+        for tensor in tensors.values()
+        if tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.numel()
+    }
+    if lacking := Counter(storages.values()) - records:
+        raise InputError(f"{file}: broken: no record of it has the {min(lacking):,} bytes of a tensor; fetch it again")
 
 
 def _check_names(file: Path, zipped: bool) -> None:
@@ -215,16 +235,15 @@ def _check_names(file: Path, zipped: bool) -> None:
             streams = [stack.enter_context(file.open("rb"))] * LEGACY_PICKLES
         for stream in streams:
             try:
-                for code, argument, _ in pickletools.genops(stream):
-                    if code.name == "GLOBAL" and len(str(argument)) > LONGEST_NAME:
-                        raise InputError(
-                            f"{file}: not a file of plain tensors, and nothing in it was run: it asks for a name of "
-                            f"{len(str(argument)):,} characters"
-                        )
-            except InputError:
-                raise
-            except Exception:  # no pickle, or a broken one: torch says what is wrong with it
+                longest = max(
+                    (len(str(name)) for code, name, _ in pickletools.genops(stream) if code.name == "GLOBAL"), default=0
+                )
+            except Exception as error:  # no pickle, or a broken one: torch says what is wrong with it
+                if "no newline found" in str(error):  # where a name should have ended
+                    raise InputError(f"{file}: {NO_TENSORS}: it asks for a name that does not end") from error
                 return
+            if longest > LONGEST_NAME:
+                raise InputError(f"{file}: {NO_TENSORS}: it asks for a name of {longest:,} characters")
 
 
 def _unwrapped(values: Any, file: Path) -> dict[Any, Any]:

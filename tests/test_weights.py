@@ -169,22 +169,43 @@ def test_pickles_that_are_none(tmp_path, content):
         read_tensors(tmp_path / "x.bin")
 
 
+@pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_asks_for_an_endless_name(tmp_path, zipped):
+def test_a_pickle_that_asks_for_an_endless_name(tmp_path, zipped, ends):
     """torch searches its own message, which quotes the name three times, in the square of its length: it would take a
     quarter of an hour over this one.
     """
     path, name = tmp_path / "x.bin", b"x" * 300_000
+
+    def spoilt(content: bytes) -> bytes:
+        return content.replace(b"FloatStorage", name) if ends else content.partition(b"FloatStorage")[0] + name
+
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=zipped)
     if zipped:
         with zipfile.ZipFile(path) as archive:
             records = {info.filename: archive.read(info) for info in archive.infolist()}
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for record, content in records.items():
-                archive.writestr(record, content.replace(b"FloatStorage", name))
+                archive.writestr(record, spoilt(content))
     else:
-        path.write_bytes(path.read_bytes().replace(b"FloatStorage", name))
-    with pytest.raises(InputError, match=r"x.bin: .*nothing in it was run: it asks for a name of 300,006 characters"):
+        path.write_bytes(spoilt(path.read_bytes()))
+    asked = "of 300,006 characters" if ends else "that does not end"
+    with pytest.raises(InputError, match=f"x.bin: .*nothing in it was run: it asks for a name {asked}"):
+        read_tensors(path)
+
+
+def test_a_record_that_is_shorter_than_its_tensor(tmp_path):
+    """Memory-mapped, torch read on behind the record, and gave what lies there as numbers."""
+    path = tmp_path / "x.pt"
+    shared = torch.ones(6)
+    torch.save({"a": torch.ones(60), "b": torch.ones(10), "c": shared[:4], "d": shared[2:], "e": torch.ones(0)}, path)
+    assert read_tensors(path)["d"].tolist() == [1.0] * 4
+    with zipfile.ZipFile(path) as archive:
+        records = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for record, content in records.items():
+            archive.writestr(record, content[:73] if record.endswith("data/0") else content)
+    with pytest.raises(InputError, match="x.pt: broken: no record of it has the 240 bytes of a tensor; fetch it again"):
         read_tensors(path)
 
 

@@ -329,12 +329,12 @@ def _load_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerBase:
         ids = tokenizer("A picture of", add_special_tokens=False)["input_ids"]  # some settings break only in use
         if not isinstance(tokenizer.decode(ids), str):
             raise TypeError("it makes no text of tokens")
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
-    try:
-        text_rows(tokenizer, rows)
-    except InputError as error:
-        raise InputError(f"{folder}: {error}") from None
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{folder}: the tokenizer has no end-of-text token, expected <|endoftext|>")
+        try:
+            text_rows(tokenizer, rows)
+        except InputError as error:
+            raise InputError(f"{folder}: {error}") from None
     return tokenizer
 
 

@@ -43,7 +43,7 @@ def test_the_tokenizer_takes_what_has_no_flaw(tiny: Limber) -> None:
             assert tiny.vocabulary.text(tiny.vocabulary.encode(f"a{character}b")) == f"a{character}b"
         elif "surrogate" in str(flaw(character)):
             with pytest.raises(TypeError):
-                tiny.vocabulary.encode(f"a{character}b")
+                tiny.vocabulary.tokenizer(f"a{character}b")
     assert tiny.vocabulary.encode("<|endoftext|>") == [tiny.vocabulary.eos], "and would end the caption there"
 
 
