@@ -16,6 +16,7 @@ from torch import Tensor
 from limber_interp.devices import building
 from limber_interp.errors import InputError, nearest, reading
 from limber_interp.evaluation.spelling import spelt
+from limber_interp.models.encoders.base import check_layers
 from limber_interp.threads import drawing
 from limber_interp.weights import read_json
 
@@ -60,6 +61,7 @@ def clip_of_folder(folder: Path) -> Clip:
     text_cfg = model_cfg["text_cfg"]
     if "hf_model_name" in text_cfg:
         raise InputError(f"CLIP {folder}: the architecture of its text tower would be downloaded; choose another CLIP")
+    check_layers(model_cfg, folder / "open_clip_config.json")
     _check_size(folder)
     clip = _load(f"local-dir:{folder}")
     vocabulary = folder / "vocabulary.json"

@@ -27,7 +27,9 @@ M = TypeVar("M", bound=nn.Module)
 
 LARGEST = 10**10  # parameters
 SLACK = 10**7  # of a part that a tower is made with and its file has not, such as a head
-DEEPEST = 10_000  # layers and the like: the largest number that a description holds
+DEEPEST = 10_000  # the largest number that a description holds
+DEPTHS = ("num_hidden_layers", "depths", "layers", "text_layers", "vision_layers")
+MOST_LAYERS = 200
 
 
 class Encoder(nn.Module, ABC):
@@ -109,7 +111,28 @@ def describe(name: str, folder: Path | None, file: str, keys: tuple[str, ...]) -
         raise InputError(f"{folder / file}: key {missing[0]!r} is missing")
     if (found := max(_numbers(described), default=0)) > DEEPEST:
         raise InputError(f"{folder / file}: found the number {found:.3g}, which is no encoder's; mend the file")
+    check_layers(described, folder / file)
     return described
+
+
+def check_layers(described: dict[str, Any], file: Path) -> None:
+    """Refuse a description with more layers than any encoder has: each takes a moment to build, even without memory.
+
+    Raises:
+        InputError: the key is named, and how many there are.
+    """
+    for key, layers in _depths(described):
+        if layers > MOST_LAYERS:
+            raise InputError(f"{file}: {key}: found {layers:g} layers, expected at most {MOST_LAYERS}; mend the file")
+
+
+def _depths(described: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """Numbers of layers by their keys, wherever they stand; of several stages their sum."""
+    for key, value in described.items():
+        if isinstance(value, dict):
+            yield from _depths(value)
+        elif key in DEPTHS:
+            yield key, sum(_numbers(value))
 
 
 def _numbers(value: Any) -> Iterator[float]:
