@@ -16,9 +16,9 @@ from torch import Tensor
 from limber_interp.devices import building
 from limber_interp.errors import InputError, nearest, reading
 from limber_interp.evaluation.spelling import spelt
-from limber_interp.models.encoders.base import check_layers
+from limber_interp.models.encoders.base import SLACK, check_layers
 from limber_interp.threads import drawing
-from limber_interp.weights import read_json
+from limber_interp.weights import WEIGHT_FILES, read_json, read_tensors
 
 LARGEST = 10**10  # parameters of a CLIP
 PUNCTUATION = string.punctuation + "…–—“”„«»¿¡"
@@ -126,8 +126,11 @@ def _check_size(folder: Path) -> None:
     with reading(folder / "open_clip_config.json", "describes no CLIP that can be built"):
         with drawing(), building("meta"):
             model = open_clip.create_model(f"local-dir:{folder}", load_weights=False, device="meta")
-        if (size := sum(parameter.numel() for parameter in model.parameters())) > LARGEST:
-            raise ValueError(f"{size:,} parameters, more than any CLIP has")
+        most = LARGEST
+        if any((folder / name).is_file() for name in WEIGHT_FILES):  # without any, open_clip says so
+            most = min(most, SLACK + 10 * sum(tensor.numel() for tensor in read_tensors(folder).values()))
+        if (size := sum(parameter.numel() for parameter in model.parameters())) > most:
+            raise ValueError(f"{size:,} parameters, more than its weights have or than any CLIP")
 
 
 def _load(name: str, pretrained: str | None = None) -> Clip:
