@@ -74,7 +74,7 @@ class Record:
         Args:
             ascii: write all other characters as `\\u00e9`, so that every encoding can hold it.
         """
-        text = json.dumps(self.as_dict(), indent=indent, ensure_ascii=ascii, allow_nan=False)
+        text = json.dumps(_plain(self.as_dict()), indent=indent, ensure_ascii=ascii, allow_nan=False)
         # A file name that is not UTF-8 comes as lone surrogates; `\udcff` is what JSON writes for one
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

@@ -281,3 +281,15 @@ def test_make_folder(tmp_path):
     for path in ("file", "file/below"):
         with pytest.raises(InputError, match=rf"{path}: cannot be made: .*; name another folder"):
             make_folder(tmp_path / path)
+
+
+def test_a_score_that_is_no_number_is_null_in_json_whatever_the_record(tmp_path: Path) -> None:
+    """Records that write their JSON themselves raised a ValueError over it, when all else was done."""
+    manifest = Manifest({}, {}, "float32", "cpu", 0, {})
+    scores = np.array([[0.5, np.nan]])
+    image = ImageTokens("a.png", None, np.array([[0, 1]]), scores, np.array([np.inf]))
+    record = NearestTokens("cosine", "W_E", 2, (image,), {"0": " a", "1": " b"}, {}, manifest)
+    record.save(tmp_path / "a.npz")
+    (found,) = json.loads(Record.load(tmp_path / "a.npz").to_json())["images"]
+    assert found["scores"] == [[0.5, None]]
+    assert found["norms"] == [None]
