@@ -102,6 +102,11 @@ class Target(Record):
     p_images: float | None
     n_images: int
 
+    def check(self) -> None:
+        """Raise ValueError for fewer than no others."""
+        if min(self.n_words, self.n_images) < 0:
+            raise ValueError(f"target {self.word!r}: held against {self.n_words} words and {self.n_images} images")
+
     @property
     def best_rank(self) -> int:
         return int(self.ranks.min())

@@ -118,6 +118,11 @@ class LensTarget(Record):
     p_images: Float[np.ndarray, " layers"] | None = None
     n_images: int = 0
 
+    def check(self) -> None:
+        """Raise ValueError for fewer than no others."""
+        if min(self.n_words, self.n_images) < 0:
+            raise ValueError(f"target {self.word!r}: held against {self.n_words} words and {self.n_images} images")
+
     @property
     def best_ranks(self) -> Int[np.ndarray, " layers"]:
         """At each layer, over the positions."""

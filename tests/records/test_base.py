@@ -16,6 +16,7 @@ from limber_interp.records import (
     Manifest,
     NearestTokens,
     Record,
+    Target,
     base,
     check_writable,
     make_folder,
@@ -293,3 +294,11 @@ def test_a_score_that_is_no_number_is_null_in_json_whatever_the_record(tmp_path:
     (found,) = json.loads(Record.load(tmp_path / "a.npz").to_json())["images"]
     assert found["scores"] == [[0.5, None]]
     assert found["norms"] == [None]
+
+
+def test_a_target_that_is_held_against_fewer_than_none(tmp_path: Path) -> None:
+    """One in n + 1 is the smallest p-value, and -1 others divided by zero."""
+    target = Target("dog", " dog", 3, np.array([1]), 0.5, -1, None, 0)
+    target.save(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"a\.npz: not a record of .*target 'dog': held against -1 words and 0 images"):
+        Record.load(tmp_path / "a.npz")
