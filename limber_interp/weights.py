@@ -235,15 +235,15 @@ def _check_names(file: Path, zipped: bool) -> None:
             streams = [stack.enter_context(file.open("rb"))] * LEGACY_PICKLES
         for stream in streams:
             try:
-                longest = max(
-                    (len(str(name)) for code, name, _ in pickletools.genops(stream) if code.name == "GLOBAL"), default=0
-                )
+                for code, name, _ in pickletools.genops(stream):
+                    if code.name == "GLOBAL" and len(str(name)) > LONGEST_NAME:
+                        raise InputError(f"{file}: {NO_TENSORS}: it asks for a name of {len(str(name)):,} characters")
+            except InputError:
+                raise
             except Exception as error:  # no pickle, or a broken one: torch says what is wrong with it
                 if "no newline found" in str(error):  # where a name should have ended
                     raise InputError(f"{file}: {NO_TENSORS}: it asks for a name that does not end") from error
                 return
-            if longest > LONGEST_NAME:
-                raise InputError(f"{file}: {NO_TENSORS}: it asks for a name of {longest:,} characters")
 
 
 def _unwrapped(values: Any, file: Path) -> dict[Any, Any]:
