@@ -1,14 +1,26 @@
 """The measurement of a GPU, rehearsed on a CPU: when a card is at hand for minutes, nothing may be left to mend."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from experiments.benchmarks.gpu.__main__ import STAGES, Options, main
 from experiments.benchmarks.tables import Table, heading
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On cores that others use too, two threads wait for each other most of the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_every_stage_on_a_cpu(tmp_path, monkeypatch, capsys):
     """Every line of every stage runs, at small sizes; what the CPU is held to here, itself, holds."""
     monkeypatch.chdir(tmp_path)  # where the random GPT-J goes, and is gone afterwards
