@@ -46,6 +46,7 @@ PARSED = {
 }
 # Other people's programs, and ours to build
 OTHERS = {
+    "python -m experiments.benchmarks.gpu --stages rates training",  # test_gpu_benchmark.py rehearses it
     "make demo",
     "make test",
     'hf download EleutherAI/gpt-j-6B --revision float16 --include "*.json" "*.txt" "pytorch_model*.bin" '
